@@ -1,0 +1,374 @@
+"""Probe: one batch in one model, every pass computed at most once.
+
+`Passes` runs the net: one traced forward per batch, from the frames where an input gradient is wanted, else from the
+feature layer upwards (no graph below it). `Probe` asks for one target: scores and gradients, cached, counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from . import rules
+from ._state import Hook, as_found, hooked
+from .errors import InputError
+from .layers import FeatureLayer, first_tensor
+from .model import Model
+
+Score = Literal["auto", "logit", "probability", "log_odds"]
+
+ROWS_PER_PASS = 16
+"""Rows of a pass over moved frames (path methods): more is slower on a CPU and only needs memory elsewhere."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a removed region is filled with: frames ``(1, C, H, W)`` or ``(N, C, H, W)``."""
+
+    name: str
+    frames: Tensor
+
+
+@dataclass
+class _Trace:
+    """One forward with its graph."""
+
+    leaf: Tensor | None
+    output: Any
+    activations: dict[str, Tensor]
+    switch: rules.Switch
+
+
+class Passes:
+    """All passes of one batch of frames ``(N, C, H, W)`` through one model, shared by its probes.
+
+    `layers` and `to_input` say beforehand what will be asked, so that one forward serves all of it; what was not
+    said costs one more forward when asked.
+    """
+
+    def __init__(self, model: Model, frames: Tensor, *, layers: Iterable[str] = (), to_input: bool = False) -> None:
+        self.model = model
+        kind = next((p.dtype for p in model.net.parameters() if p.is_floating_point()), torch.float32)
+        self.frames = frames.detach().to(device=model.device, dtype=kind)
+        self.forwards = 0
+        self.backwards = 0
+        self._layers, self._to_input = set(layers), to_input
+        self._trace: _Trace | None = None
+        self._references: dict[tuple[str, bool], tuple[Any, list[Tensor]]] = {}
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def trace(self, *, layer: str | None = None, to_input: bool = False) -> _Trace:
+        """The forward with a graph from `layer` or from the frames; run once unless more is asked than was planned."""
+        old = self._trace
+        lacking = old is None or (layer is not None and layer not in old.activations) or (to_input and old.leaf is None)
+        if lacking:
+            if (layer is not None or to_input) and not self.model.differentiable:
+                raise InputError(
+                    f"{self.model.name} gives no gradients (it is a black box). Use a method that needs scores alone: "
+                    "whylens methods."
+                )
+            self._layers |= {layer} if layer is not None else set()
+            self._to_input |= to_input
+            self._trace = None
+            self._trace = self._run()
+        if self._trace is None:
+            raise InputError("No pass could be run.")
+        return self._trace
+
+    def reference(self, baseline: Baseline, record: bool) -> tuple[Any, list[Tensor]]:
+        """The net's output for a baseline and, with `record`, what entered its nonlinearities."""
+        key = (baseline.name, record)
+        if not record and (baseline.name, True) in self._references:
+            key = (baseline.name, True)
+        if key not in self._references:
+            entered: list[Tensor] = []
+            with as_found(self.model.net), torch.no_grad():
+                frames = baseline.frames.to(self.frames)
+                if record:
+                    with rules.Recording(rules.Switch(), into=entered):
+                        output = self.model.forward(frames)
+                else:
+                    output = self.model.forward(frames)
+            self.forwards += len(frames)
+            self._references[key] = (output, entered)
+        return self._references[key]
+
+    def differentiate(self, total: Tensor, at: Tensor, trace: _Trace, rule: rules.Rule) -> Tensor:
+        """Gradient of a sum of scores with respect to a tensor of the trace; zeros where it does not depend on it."""
+        if not total.requires_grad:
+            return torch.zeros_like(at)
+        trace.switch.rule = rule
+        try:
+            (gradient,) = torch.autograd.grad(total, at, retain_graph=True, allow_unused=True)
+        finally:
+            trace.switch.rule = "plain"
+        self.backwards += len(self)
+        return torch.zeros_like(at) if gradient is None else gradient.detach()
+
+    def _run(self) -> _Trace:
+        net, frames = self.model.net, self.frames
+        activations: dict[str, Tensor] = {}
+        switch = rules.Switch()
+        named = dict(net.named_modules())
+        hooks = {named[name]: _keep(name, activations) for name in self._layers}
+        with as_found(net), torch.set_grad_enabled(self._to_input), hooked(hooks):
+            frames = frames.clone(memory_format=_layout(net, frames))
+            leaf = frames.requires_grad_() if self._to_input else None
+            if leaf is not None:
+                with rules.Recording(switch):
+                    output = self.model.forward(leaf.clone())
+            else:
+                output = self.model.forward(frames)
+        missing = self._layers - set(activations)
+        if missing:
+            raise InputError(f"The layer '{min(missing)}' did not run. Name another one.")
+        self.forwards += len(frames)
+        return _Trace(leaf, output, activations, switch)
+
+
+def _keep(name: str, activations: dict[str, Tensor]) -> Hook:
+    """Keep a layer's output and start a graph there if none came up to it; later in-place work meets a copy."""
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        value = first_tensor(output)
+        if value is None:
+            raise InputError(f"The layer '{name}' gives no tensor. Name another one.")
+        if name in activations:
+            raise InputError(f"The layer '{name}' runs more than once in one pass. Name a layer that runs once.")
+        torch.set_grad_enabled(True)
+        kept = value if value.requires_grad else value.detach().requires_grad_()
+        activations[name] = kept
+        copy = kept.clone()
+        if isinstance(output, Tensor):
+            return copy
+        if isinstance(output, dict):
+            return {k: copy if v is value else v for k, v in output.items()}
+        parts = [copy if part is value else part for part in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+
+    return hook
+
+
+def _layout(net: nn.Module, frames: Tensor) -> torch.memory_format:
+    """Channels last where the net convolves: the same sums, up to twice as fast on a CPU."""
+    convolves = frames.ndim == 4 and any(isinstance(m, nn.Conv2d) for m in net.modules())
+    return torch.channels_last if convolves else torch.contiguous_format
+
+
+@dataclass
+class Cost:
+    """Passes per image: as if the method ran alone."""
+
+    forwards: int = 0
+    backwards: int = 0
+    asked: set[Any] = field(default_factory=set)
+
+    def add(self, key: Any, forwards: int = 0, backwards: int = 0) -> None:
+        """Count once per key."""
+        if key not in self.asked:
+            self.asked.add(key)
+            self.forwards += forwards
+            self.backwards += backwards
+
+
+class Probe:
+    """One batch, one model, one target per image: what a method may ask.
+
+    `index` is the target ``(N,)``; with `function` (``output -> (N,)``) the score is its value instead.
+    """
+
+    def __init__(
+        self,
+        passes: Passes,
+        index: Tensor | None,
+        *,
+        function: Callable[[Any], Tensor] | None = None,
+        layer: str | nn.Module | None = None,
+        score: Score = "auto",
+        cache: dict[Any, Tensor] | None = None,
+    ) -> None:
+        self.passes, self.index, self.function, self.cost = passes, index, function, Cost()
+        self.model, self.frames = passes.model, passes.frames
+        self.score_kind = score_kind(self.model, score)
+        self._layer, self._cache = layer, {} if cache is None else cache
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def at(self, layer: str | nn.Module | None) -> Probe:
+        """The same batch and target with this feature layer, sharing every pass; its cost is counted anew."""
+        return Probe(
+            self.passes, self.index, function=self.function, layer=layer, score=self.score_kind, cache=self._cache
+        )
+
+    # ---- scores ------------------------------------------------------------------------------------------
+
+    @property
+    def output(self) -> Any:
+        """What the net returned."""
+        self.cost.add("forward", forwards=1)
+        return self.passes.trace().output
+
+    @property
+    def score(self) -> Tensor:
+        """The target's score ``(N,)``."""
+        return self._score(self.output).detach()
+
+    @property
+    def probability(self) -> Tensor:
+        """The target's probability ``(N,)``; not a number where the target is a function."""
+        return self._probability(self.output)
+
+    def at_baseline(self, baseline: Baseline, *, record: bool = False) -> tuple[Tensor, Tensor]:
+        """Score and probability ``(N,)`` of the target where every image is replaced by the baseline."""
+        self.cost.add(("reference", baseline.name), forwards=1)
+        output, _ = self.passes.reference(baseline, record)
+        return self._score(output).detach().expand(len(self)), self._probability(output).expand(len(self))
+
+    # ---- gradients ---------------------------------------------------------------------------------------
+
+    def input_gradient(self, rule: rules.Rule = "plain", baseline: Baseline | None = None) -> Tensor:
+        """Gradient of the score with respect to the frames ``(N, C, H, W)`` under a backward rule.
+
+        "rescale" needs the baseline it compares with.
+        """
+        key = ("input", rule, None if baseline is None else baseline.name)
+        self.cost.add("forward", forwards=1)
+        self.cost.add(key, backwards=1)
+        if key not in self._cache:
+            trace = self.passes.trace(to_input=True)
+            if rule == "rescale":
+                if baseline is None:
+                    raise InputError("input_gradient: the rescale rule needs a baseline.")
+                rules.pair(trace.switch, self.passes.reference(baseline, record=True)[1])
+            if trace.leaf is None:
+                raise InputError("input_gradient: no graph reaches the frames.")
+            self._cache[key] = self._gradient(trace.leaf, trace, rule)
+        return self._cache[key]
+
+    def rule_hits(self) -> tuple[int, int]:
+        """Rectifiers that the guided and deconv rules changed, and all nonlinear calls of the net."""
+        return self.passes.trace(to_input=True).switch.hits()
+
+    @property
+    def layer(self) -> FeatureLayer:
+        """The feature layer in force."""
+        return self.model.layer(self._layer, tuple(self.frames.shape[1:]))
+
+    def activation(self) -> Tensor:
+        """The feature layer's output as a grid ``(N, K, h, w)``."""
+        layer = self.layer
+        self.cost.add("forward", forwards=1)
+        return layer.grid(self.passes.trace(layer=layer.name).activations[layer.name].detach()).float()
+
+    def activation_gradient(self) -> Tensor:
+        """Gradient of the score with respect to the feature layer's output, as a grid ``(N, K, h, w)``."""
+        layer = self.layer
+        key = ("activation", layer.name)
+        self.cost.add("forward", forwards=1)
+        self.cost.add(key, backwards=1)
+        if key not in self._cache:
+            trace = self.passes.trace(layer=layer.name)
+            self._cache[key] = self._gradient(trace.activations[layer.name], trace, "plain")
+        return layer.grid(self._cache[key])
+
+    def path_gradient(self, point: Callable[[int], Tensor], weights: Sequence[float]) -> Tensor:
+        """``sum_k weights[k] * d score / d frame`` at the moved frames ``point(k)`` ``(N, C, H, W)``.
+
+        In micro-batches: memory does not grow with the number of points.
+        """
+        total = torch.zeros_like(self.frames, dtype=torch.float32)
+        together = max(1, ROWS_PER_PASS // len(self))
+        for start in range(0, len(weights), together):
+            steps = range(start, min(start + together, len(weights)))
+            gradient = self._gradient_at(torch.cat([point(k) for k in steps]), len(steps))
+            for k, part in zip(steps, torch.split(gradient, len(self)), strict=True):
+                total += weights[k] * part
+        self.cost.add(object(), forwards=len(weights), backwards=len(weights))
+        return total
+
+    # ---- inside ------------------------------------------------------------------------------------------
+
+    def _gradient_at(self, frames: Tensor, repeats: int) -> Tensor:
+        net = self.model.net
+        with as_found(net), torch.enable_grad():
+            leaf = frames.detach().to(self.frames).clone(memory_format=_layout(net, frames)).requires_grad_()
+            scores = self._score(self.model.forward(leaf.clone()), repeats)
+            self.passes.forwards += len(leaf)
+            if not scores.requires_grad:
+                return torch.zeros_like(leaf, dtype=torch.float32)
+            (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
+        self.passes.backwards += len(leaf)
+        return torch.zeros_like(leaf) if gradient is None else gradient.float()
+
+    def _gradient(self, at: Tensor, trace: _Trace, rule: rules.Rule) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            total = self._score(trace.output).sum()
+            if not total.requires_grad:
+                self._refuse_cut_gradient()
+            return self.passes.differentiate(total, at, trace, rule).float()
+
+    def _refuse_cut_gradient(self) -> None:
+        """A score without a gradient is fine when it is constant; when it moves with the frames the net cuts it."""
+        with as_found(self.model.net), torch.no_grad():
+            moved = self._score(self.model.forward(self.frames.flip(-1) * 0.5))
+            self.passes.forwards += len(self)
+        if not torch.allclose(moved, self._score(self.passes.trace().output).detach(), rtol=1e-4, atol=1e-6):
+            raise InputError(
+                f"{self.model.name} cuts the gradient between the frames and the score (torch.no_grad, detach or "
+                "argmax inside its forward). Remove that for explaining, or use a gradient-free method."
+            )
+
+    def _score(self, output: Any, repeats: int = 1) -> Tensor:
+        """The target's score ``(rows,)`` in an output of `repeats` times the batch, or of one baseline for all."""
+        if self.function is not None:
+            value = self.function(output)
+            rows = repeats * len(self)
+            if not isinstance(value, Tensor) or value.shape not in ((rows,), (1,)):
+                came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(f"target: the function must give one score per image, ({rows},). Got {came}.")
+            return value.float()
+        scores = self.model.scores(output).float()
+        index = self._index(repeats)
+        scores = scores.expand(len(index), -1)
+        chosen = scores.gather(1, index[:, None])[:, 0]
+        if self.score_kind == "logit" or (self.model.output == "probabilities" and self.score_kind == "probability"):
+            return chosen
+        if self.model.output == "probabilities":
+            return torch.logit(chosen, eps=1e-7)
+        if self.model.independent(scores.shape[1]):
+            return chosen.sigmoid() if self.score_kind == "probability" else chosen
+        if self.score_kind == "probability":
+            return scores.softmax(1).gather(1, index[:, None])[:, 0]
+        others = scores.scatter(1, index[:, None], -torch.inf)
+        return chosen - others.logsumexp(1)
+
+    def _probability(self, output: Any) -> Tensor:
+        if self.function is not None:
+            return torch.full((len(self),), torch.nan)
+        probabilities = self.model.probabilities(self.model.scores(output).float().detach())
+        index = self._index(1)
+        return probabilities.expand(len(index), -1).gather(1, index[:, None])[:, 0]
+
+    def _index(self, repeats: int) -> Tensor:
+        if self.index is None:
+            raise InputError("The probe has neither a target index nor a target function.")
+        return self.index.repeat(repeats)
+
+
+def score_kind(model: Model, score: Score) -> Score:
+    """The score in force: logits where the net gives them; a logit of a net that gives probabilities is refused."""
+    if score == "auto":
+        return "logit" if model.output == "logits" else "probability"
+    if score == "logit" and model.output == "probabilities":
+        raise InputError(
+            f"{model.name} gives probabilities where logits are needed: a saturated probability has lost what the "
+            "logit says. Leave out the net's softmax, or ask for score='probability' or 'log_odds'."
+        )
+    return score
