@@ -16,7 +16,7 @@ from .errors import InputError, WhylensError
 
 if TYPE_CHECKING:
     from .explanation import Explanation
-    from .images import Mask
+    from .masks import Mask
     from .probe import Probe
 
 Plugin = TypeVar("Plugin", bound=Callable[..., Any])

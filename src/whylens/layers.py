@@ -55,13 +55,15 @@ class _Seen:
     output: Tensor
     entered: int
     given: Tensor | None = None
+    version: int = 0
     left: int = 0
     grid: Grid | None = None
     reached: float = 0.0
+    unchanged: bool = True
 
     def passes_on(self) -> bool:
-        """Its output is its input: identity, dropout in evaluation."""
-        return self.given is not None and _same_memory(self.given, self.output)
+        """Its output is its input, unchanged: identity, dropout in evaluation, one of several tensors."""
+        return self.unchanged and self.given is not None and _same_memory(self.given, self.output)
 
 
 def first_tensor(output: Any) -> Tensor | None:
@@ -85,7 +87,7 @@ def find(net: nn.Module, frame: Tensor, run: Any) -> FeatureLayer:
         s
         for s in grids
         if s.reached >= REACHED
-        and not _is_no_feature(s)
+        and not (_is_no_feature(s) or s.passes_on())
         and not _is_answer(s, scores)
         and not any(_same_memory(s.output, made) for made in pooled)
     ]
@@ -145,7 +147,8 @@ def _trial(net: nn.Module, frame: Tensor, run: Any, size: Size) -> tuple[list[_S
     def enter(module: nn.Module, args: Any) -> None:
         nonlocal clock
         clock += 1
-        open_calls.append(_Seen(names[module], module, frame, clock, first_tensor(args)))
+        given = first_tensor(args)
+        open_calls.append(_Seen(names[module], module, frame, clock, given, 0 if given is None else given._version))
 
     def leave(_module: nn.Module, _args: Any, output: Any) -> Any:
         nonlocal clock
@@ -155,6 +158,7 @@ def _trial(net: nn.Module, frame: Tensor, run: Any, size: Size) -> tuple[list[_S
         value = first_tensor(output)
         if value is not None and value.is_floating_point():
             call.output = value
+            call.unchanged = call.given is not None and call.given._version == call.version
             seen.append(call)
 
     with (
@@ -190,10 +194,11 @@ def _is_no_feature(call: _Seen) -> bool:
 
 
 def _is_answer(call: _Seen, scores: Tensor) -> bool:
-    """A grid with one channel per class whose mean is the answer (SqueezeNet)."""
+    """A grid with one channel per class: made by a classifier run on every cell, or with the answer as its mean."""
     if call.grid is None or scores.ndim != 2 or call.grid.channels != scores.shape[1]:
         return False
-    return bool(torch.allclose(call.grid(call.output.detach()).mean((2, 3)), scores, rtol=1e-3, atol=1e-4))
+    mean = call.grid(call.output.detach()).mean((2, 3))
+    return isinstance(call.module, nn.Linear | nn.Conv2d) or torch.allclose(mean, scores, rtol=1e-3, atol=1e-4)
 
 
 def _step_out(last: _Seen, candidates: list[_Seen], seen: list[_Seen]) -> tuple[_Seen, str | None]:
@@ -249,3 +254,14 @@ def trial_scores(output: Any) -> Tensor:
     if value is None:
         raise InputError(f"The net returns {type(output).__name__}, in which no tensor can be found.")
     return value.flatten(1) if value.ndim > 1 else value[:, None]
+
+
+def awakened(net: nn.Module) -> dict[str, Tensor]:
+    """Noise for weights that are zero throughout, such as a head that is yet untrained: where features stand is a
+    question about the net's structure, and no gradient passes zeros."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(weight.shape, generator=generator).to(weight) * 0.02
+        for name, weight in net.named_parameters()
+        if weight.ndim > 1 and not bool(weight.any())
+    }

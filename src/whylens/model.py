@@ -190,8 +190,11 @@ class Model:
             return layers.FeatureLayer(name, grid, "chosen by the caller, laid out by reshape_transform")
         noise = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0)).to(self.device)
 
+        awake = layers.awakened(self.net)
+
         def run(frame: Tensor) -> Tensor:
-            return layers.trial_scores(self.forward(frame))
+            given = frame if self.preprocess is None else self.preprocess.normalise(frame)
+            return layers.trial_scores(torch.func.functional_call(self.net, awake, (given,)))
 
         if name is None:
             return layers.find(self.net, noise, run)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name
 from PIL import Image
 from torch import Tensor
 
@@ -26,8 +27,9 @@ Size = tuple[int, int]
 class Preprocess:
     """Resize, crop, scale to [0, 1] (this gives the frame), then ``(frame - mean) / std`` (this the net takes).
 
-    `size` is the frame ``(H, W)``. `resize` is an int (the shorter side) or ``(rows, columns)``; the default resizes
-    to `size` itself. What is larger than `size` is cropped in the centre, what is smaller is padded with black.
+    `size` is the frame ``(H, W)``. `resize` is an int (the side named by `fit`) or ``(rows, columns)``; the default
+    resizes to `size` itself. What is larger than `size` is cropped in the centre; what is smaller is padded, with
+    black, or with the mean where `fit` is "longer" (the whole photo in the frame).
     `mean` and `std` have one value per channel of the net: three for RGB, one for grey. `order` is "RGB" or "BGR".
     """
 
@@ -37,6 +39,7 @@ class Preprocess:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     order: Literal["RGB", "BGR"] = "RGB"
+    fit: Literal["shorter", "longer"] = "shorter"
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or min(self.std) <= 0 or min(self.size) < 1:
@@ -55,7 +58,8 @@ class Preprocess:
         pixels = to_channels(pixels, self.channels)
         rows, columns = pixels.shape[1:]
         new_rows, new_columns = self._resized(rows, columns)
-        frame, top, left = _crop(_resize(pixels, new_rows, new_columns, self.interpolation), self.size)
+        border = self.mean if self.fit == "longer" else (0.0,) * self.channels
+        frame, top, left = _crop(_resize(pixels, new_rows, new_columns, self.interpolation), self.size, border)
         scale = (rows / new_rows, columns / new_columns)
         offset = (top * scale[0], left * scale[1])
         return frame, Placement(self.size, (rows, columns), scale, offset, orientation)
@@ -97,8 +101,11 @@ class Preprocess:
     def _resized(self, rows: int, columns: int) -> Size:
         if isinstance(self.resize, int):
             short, long = sorted((rows, columns))
-            longer = max(1, int(self.resize * long / short))
-            return (self.resize, longer) if rows <= columns else (longer, self.resize)
+            if self.fit == "longer":
+                other = max(1, round(self.resize * short / long))
+                return (other, self.resize) if rows <= columns else (self.resize, other)
+            other = max(1, int(self.resize * long / short))
+            return (self.resize, other) if rows <= columns else (other, self.resize)
         return self.resize or self.size
 
 
@@ -140,16 +147,17 @@ def _resize(pixels: Tensor, rows: int, columns: int, interpolation: str) -> Tens
     return torch.stack([torch.from_numpy(np.array(p)) for p in planes]).clamp(0, 1)
 
 
-def _crop(frame: Tensor, size: Size) -> tuple[Tensor, int, int]:
-    """Centre crop, padded with black where the picture is smaller; the crop's top and left in the picture."""
+def _crop(frame: Tensor, size: Size, border: tuple[float, ...]) -> tuple[Tensor, int, int]:
+    """Centre crop, padded with `border` where the picture is smaller; the crop's top and left in the picture."""
     starts = []
+    colour = frame.new_tensor(border).view(-1, 1, 1)
     for axis, side in ((1, size[0]), (2, size[1])):
         have = frame.shape[axis]
         if have < side:
             before = (side - have) // 2
             widths = [0, 0, 0, 0]
             widths[(2 - axis) * 2], widths[(2 - axis) * 2 + 1] = before, side - have - before
-            frame = torch.nn.functional.pad(frame, widths)
+            frame = F.pad(frame - colour, widths) + colour
             starts.append(-before)
         else:
             start = round((have - side) / 2)
@@ -176,13 +184,12 @@ def _from_timm(source: Mapping[str, Any]) -> Preprocess:
     crop = source.get("crop_pct") or 1.0
     mode = source.get("crop_mode") or "center"
     resize: int | Size = (int(rows / crop), int(columns / crop))
-    if mode == "center" and rows == columns:
+    if mode in ("center", "border") and rows == columns:
         resize = int(rows / crop)
-    elif mode == "border":
-        raise InputError("Preprocess: timm's crop_mode 'border' is not supported. Give a Preprocess of your own.")
     mean, std = (tuple(float(v) for v in source[k])[:channels] for k in ("mean", "std"))
     how = source.get("interpolation", "bicubic")
-    return Preprocess((rows, columns), resize, "bicubic" if how == "random" else how, mean, std)
+    fit: Literal["shorter", "longer"] = "longer" if mode == "border" else "shorter"
+    return Preprocess((rows, columns), resize, "bicubic" if how == "random" else how, mean, std, fit=fit)
 
 
 def _from_torchvision(source: Any) -> Preprocess:

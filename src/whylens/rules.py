@@ -63,8 +63,15 @@ class _Nonlinear:
 
     def tangent(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Gradient times the derivative at x."""
+        product: Tensor
         if self.function in _RELU:
-            return gradient * (x > 0)
+            product = torch.ops.aten.threshold_backward(gradient, x, 0)
+            return product
+        if self.function in (F.relu6, F.hardtanh):
+            low, high = self.options.get("min_val", -1.0), self.options.get("max_val", 1.0)
+            low, high = (0.0, 6.0) if self.function is F.relu6 else (low, high)
+            product = torch.ops.aten.hardtanh_backward(gradient, x, low, high)
+            return product
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             (product,) = torch.autograd.grad(self(leaf), leaf, gradient)
@@ -82,21 +89,25 @@ class _Ruled(torch.autograd.Function):
     """One elementwise nonlinearity whose backward follows the switch."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, function: _Nonlinear, switch: Switch) -> Tensor:
-        ctx.save_for_backward(x)
+    def forward(ctx: Any, x: Tensor, function: _Nonlinear, switch: Switch, in_place: bool) -> Tensor:
         ctx.function, ctx.switch, ctx.index = function, switch, len(switch.kinds)
-        return function(x)
+        if not in_place:
+            ctx.save_for_backward(x)
+            return function(x)
+        ctx.save_for_backward(x.clone())
+        ctx.mark_dirty(x)
+        return x.copy_(function(x))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (x,), gradient, rule, function = ctx.saved_tensors, gradients[0], ctx.switch.rule, ctx.function
         if rule == "rescale":
-            return function.secant(x, ctx.switch.baseline[ctx.index], gradient), None, None
+            return function.secant(x, ctx.switch.baseline[ctx.index], gradient), None, None, None
         if rule != "plain" and function.kind == "rectifier":
             gradient = gradient.clamp(min=0)
             if rule == "deconv":
-                return gradient, None, None
-        return function.tangent(x, gradient), None, None
+                return gradient, None, None, None
+        return function.tangent(x, gradient), None, None, None
 
 
 class _RuledPool(torch.autograd.Function):
@@ -160,15 +171,13 @@ class Recording(TorchFunctionMode):
         return self._elementwise(_Nonlinear(_IN_PLACE.get(func, func), kind, args[1:], options), x, in_place)
 
     def _elementwise(self, function: _Nonlinear, x: Tensor, in_place: bool) -> Tensor:
+        if self.into is None and x.requires_grad and torch.is_grad_enabled():
+            result: Tensor = _Ruled.apply(x, function, self.switch, in_place)
+            self._note(function.kind, result)
+            return result
         if self.into is not None:
             self.into.append(x.detach().clone() if in_place else x.detach())
-            result = function(x)
-        elif x.requires_grad and torch.is_grad_enabled():
-            result = _Ruled.apply(x.clone() if in_place else x, function, self.switch)
-            self._note(function.kind, x)
-        else:
-            result = function(x)
-        return x.copy_(result) if in_place else result
+        return x.copy_(function(x)) if in_place else function(x)
 
     def _pool(self, func: Any, x: Tensor, rest: tuple[Any, ...], options: dict[str, Any]) -> Any:
         batched = x.ndim == _POOLED_AXES[func] + 2

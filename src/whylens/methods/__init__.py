@@ -1,0 +1,1 @@
+"""Methods, one file each: file = function = command-line word = the name in the literature."""

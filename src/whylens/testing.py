@@ -1,0 +1,341 @@
+"""The contract every method keeps, as checks to run on your own: ``check_method(my_method)``.
+
+The same suite runs on the methods of the package. A check that fails raises `ContractError` with the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name
+from torch import Tensor, nn
+
+from ._check import Range, parameters
+from .contract import Method, MetricFacts, Trial, Values
+from .errors import InputError, WhylensError
+from .explain import explain
+from .explanation import Explanation
+from .model import Model
+from .probe import Passes, Probe
+
+TOLERANCE = 1e-5
+"""Largest difference between a map in a batch and the map alone, as a share of the map's largest value."""
+
+
+class ContractError(WhylensError, AssertionError):
+    """A plug-in breaks its contract; the message says where and by how much."""
+
+
+class SmallNet(nn.Module):
+    """Two convolutions with every way to write a rectifier: in place, as a function, one module used twice."""
+
+    def __init__(self, channels: int = 3, classes: int = 4, *, seed: int = 0, constant: bool = False) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.low = nn.Conv2d(channels, 6, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.norm = nn.BatchNorm2d(6)
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
+        self.high = nn.Conv2d(6, 8, 3, padding=1)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(8, classes)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+            if constant:
+                self.head.weight.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores ``(N, classes)``."""
+        x = self.pool(self.relu(self.norm(self.low(x))))
+        x = F.relu(self.relu(self.high(x)) - 0.05)
+        scores: Tensor = self.head(self.drop(x.mean((2, 3))))
+        return scores
+
+
+class SmallTable(nn.Module):
+    """Two linear layers with a rectifier between them, for rows of a table."""
+
+    def __init__(self, features: int = 7, classes: int = 3, *, seed: int = 0, constant: bool = False) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.low, self.head = nn.Linear(features, 9), nn.Linear(9, classes)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+            if constant:
+                self.head.weight.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores ``(N, classes)``."""
+        scores: Tensor = self.head(F.relu(self.low(x)))
+        return scores
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the suite needs to know of one method: parameters that keep it quick, and closed forms to hold it to.
+
+    Each entry of `closed_forms` is a function without arguments that raises when the method is wrong. With `table`
+    the checks run on rows ``(N, F)`` instead of images.
+    """
+
+    method: str | Callable[..., Any]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    closed_forms: tuple[Callable[[], None], ...] = ()
+    table: bool = False
+    tolerance: float = TOLERANCE
+
+
+def check_method(method: str | Callable[..., Any] | Case) -> None:
+    """Run every check of the contract on a method; raises `ContractError` at the first that fails."""
+    case = method if isinstance(method, Case) else Case(method)
+    for check in method_checks():
+        check(case)
+
+
+def method_checks() -> tuple[Callable[[Case], None], ...]:
+    """All checks of the contract, to be run one by one."""
+    return (
+        declares_itself,
+        has_its_closed_forms,
+        equals_one_at_a_time,
+        leaves_the_world_as_found,
+        repeats_with_its_seed,
+        refuses_values_out_of_bounds,
+        takes_odd_sizes,
+        flags_a_constant_score,
+        stays_finite_on_a_constant_image,
+        stays_within_its_passes,
+    )
+
+
+def declares_itself(case: Case) -> None:
+    """Facts, a first line, a source, and maps described in the docstring."""
+    method = Method(case.method)
+    said = method.function.__doc__ or ""
+    for word in ("maps:", "cost:", "Source:"):
+        _hold(word in said, f"{method.plain_name}: the docstring needs a line '{word}'")
+    _hold(len(said.split("\n")[0].strip()) > 20, f"{method.plain_name}: the first line must say what is computed")
+    _hold(bool(method.facts.needs), f"{method.plain_name}: declares no needs")
+
+
+def has_its_closed_forms(case: Case) -> None:
+    """The closed forms of the case."""
+    for closed_form in case.closed_forms:
+        closed_form()
+
+
+def equals_one_at_a_time(case: Case) -> None:
+    """A batch of five gives each image the map that it gets alone, whatever the batch size."""
+    model, frames = _setting(case)
+    target = torch.tensor([0, 1, 2, 1, 0])
+    whole = _run(case, model, frames, target=target).maps
+    for size in (1, 2):
+        parts = _run(case, model, frames, target=target, batch_size=size).maps
+        _close(whole, parts, case.tolerance, f"{_name(case)}: batch of 5 against batches of {size}")
+    alone = torch.cat([_run(case, model, frames[i : i + 1], target=int(target[i])).maps for i in range(5)])
+    _close(whole, alone, case.tolerance, f"{_name(case)}: batch against one at a time")
+
+
+def leaves_the_world_as_found(case: Case) -> None:
+    """Weights, buffers, modes, gradients, hooks, random state and inputs; also after a forward that raises."""
+    model, frames = _setting(case)
+    model.net.train()
+    next(model.net.children()).eval()
+    first, *_, last = model.net.parameters()
+    first.requires_grad_(False)
+    last.grad = torch.ones_like(last)
+    kept = frames.clone()
+    with _unchanged(model.net, _name(case)):
+        _run(case, model, frames)
+    with _unchanged(model.net, f"{_name(case)}, after an error"):
+        handle = model.net.register_forward_hook(_raise)
+        try:
+            _run(case, model, frames)
+        except RuntimeError as error:
+            _hold("planned" in str(error), f"{_name(case)}: the net's own error was replaced by {error!r}")
+        else:
+            raise ContractError(f"{_name(case)}: an error of the net was swallowed")
+        finally:
+            handle.remove()
+    _hold(torch.equal(frames, kept), f"{_name(case)}: the input frames were changed")
+
+
+def repeats_with_its_seed(case: Case) -> None:
+    """Same seed, same map, to the bit; another seed changes a method that draws."""
+    model, frames = _setting(case)
+    first, again = (_run(case, model, frames, seed=3).maps for _ in range(2))
+    _hold(torch.equal(first, again), f"{_name(case)}: two runs with one seed differ")
+    if "seed" in parameters(Method(case.method).function):
+        other = _run(case, model, frames, seed=4).maps
+        _hold(not torch.equal(first, other), f"{_name(case)}: the seed changes nothing")
+
+
+def refuses_values_out_of_bounds(case: Case) -> None:
+    """Every declared bound is kept, with a message that names the parameter; unknown parameters are refused."""
+    model, frames = _setting(case)
+    wrong: list[tuple[str, Any]] = [("no_such_parameter", 1)]
+    for parameter in parameters(Method(case.method).function).values():
+        wrong += [(parameter.name, value) for value in _outside(parameter.range)]
+        wrong += [(parameter.name, "no such choice")] if parameter.choices or str not in parameter.kinds else []
+    for name, value in wrong:
+        try:
+            explain(model, frames, method=case.method, params={**case.params, name: value})
+        except InputError as error:
+            _hold(name in str(error), f"{_name(case)}: the message does not name {name}: {error}")
+        else:
+            raise ContractError(f"{_name(case)}: {name}={value!r} was accepted")
+
+
+def takes_odd_sizes(case: Case) -> None:
+    """Odd frames, one image, one class."""
+    if case.table:
+        model, frames = Model(SmallTable(5, 1), task="tabular"), torch.rand(1, 5)
+    else:
+        model, frames = Model(SmallNet(classes=1), layer="high"), torch.rand(1, 3, 17, 23)
+    found = _run(case, model, frames)
+    _hold(len(found.maps) == 1 and bool(found.maps.isfinite().all()), f"{_name(case)}: odd sizes give no finite map")
+
+
+def flags_a_constant_score(case: Case) -> None:
+    """A score that does not depend on the image gives a flat map (zeros where gradients are used) and a flag."""
+    model, frames = _setting(case, constant=True)
+    found = _run(case, model, frames)
+    spread = float((found.maps.flatten(1).amax(1) - found.maps.flatten(1).amin(1)).max())
+    _hold(spread == 0, f"{_name(case)}: a constant score gives a map that varies by {spread:.3g}")
+    _hold(
+        Method(case.method).facts.black_box or not found.maps.any(), f"{_name(case)}: a constant score gives no zeros"
+    )
+    _hold(all(found.flags(i) for i in range(len(found))), f"{_name(case)}: a constant score is not flagged")
+
+
+def stays_finite_on_a_constant_image(case: Case) -> None:
+    """A black, a white and a grey image give finite maps that needed no mending."""
+    model, frames = _setting(case)
+    for value in (0.0, 0.5, 1.0):
+        found = _run(case, model, torch.full_like(frames[:2], value))
+        _hold(not bool(found.checks["not_finite"].any()), f"{_name(case)}: an image of {value} gives no finite map")
+
+
+def stays_within_its_passes(case: Case) -> None:
+    """Passes counted, alone and as run, stay within the declared bound."""
+    model, frames = _setting(case)
+    method = Method(case.method, params=case.params or None)
+    forwards, backwards = method.facts.passes(method.checked_params(0))
+    found = _run(case, model, frames).cost
+    counted = found["forwards"], found["backwards"]
+    _hold(
+        counted[0] <= forwards and counted[1] <= backwards,
+        f"{_name(case)}: {counted} forwards and backwards counted, declared {(forwards, backwards)}",
+    )
+    run = found["run_forwards"], found["run_backwards"]
+    _hold(
+        run[0] <= forwards and run[1] <= backwards,
+        f"{_name(case)}: {run} forwards and backwards run per image, declared {(forwards, backwards)}",
+    )
+
+
+def check_metric(metric: Callable[..., Any], *, params: Mapping[str, Any] | None = None) -> None:
+    """The contract of a metric: facts, one value per image, within its range, the order of images irrelevant."""
+    facts: MetricFacts | None = getattr(metric, "facts", None)
+    if facts is None:
+        raise ContractError(f"{metric.__name__}: declares no facts. Put @MetricFacts(direction=...) above it.")
+    model = Model(SmallNet(), layer="high")
+    frames = _frames()
+    order = torch.tensor([3, 0, 4, 2, 1])
+    values = _measured(metric, model, frames, params)
+    moved = _measured(metric, model, frames[order], params)
+    _close(values[order], moved, TOLERANCE, f"{metric.__name__}: the order of images matters")
+    low = -torch.inf if facts.low is None else facts.low
+    high = torch.inf if facts.high is None else facts.high
+    inside = bool(((values >= low) & (values <= high)).all())
+    _hold(inside, f"{metric.__name__}: values {values.tolist()} leave the declared range [{low}, {high}]")
+
+
+def _measured(metric: Callable[..., Any], model: Model, frames: Tensor, params: Mapping[str, Any] | None) -> Tensor:
+    explanation = explain(model, frames, target=1)
+    passes = Passes(model, frames, to_input=True)
+    probe = Probe(passes, torch.ones(len(frames), dtype=torch.long))
+    given = metric(Trial(probe, explanation, frames), **(params or {}))
+    values: Tensor = given.values if isinstance(given, Values) else given
+    _hold(values.shape == (len(frames),), f"{metric.__name__}: must give ({len(frames)},). Got {tuple(values.shape)}")
+    return values
+
+
+# ---- what the checks stand on ----------------------------------------------------------------------------------------
+
+
+def _frames() -> Tensor:
+    return torch.rand((5, 3, 20, 20), generator=torch.Generator().manual_seed(1))
+
+
+def _setting(case: Case, *, constant: bool = False) -> tuple[Model, Tensor]:
+    if case.table:
+        return Model(SmallTable(constant=constant), task="tabular"), torch.rand(5, 7)
+    return Model(SmallNet(constant=constant), layer="high"), _frames()
+
+
+def _run(case: Case, model: Model, frames: Tensor, **options: Any) -> Explanation:
+    return explain(model, frames, method=case.method, params=dict(case.params) or None, **options)
+
+
+def _name(case: Case) -> str:
+    return Method(case.method).plain_name
+
+
+def _outside(bounds: Range | None) -> list[float]:
+    if bounds is None:
+        return []
+    below = [] if bounds.low is None else [bounds.low - 1]
+    return below + ([] if bounds.high is None else [bounds.high + 1])
+
+
+def _hold(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ContractError(otherwise + ".")
+
+
+def _close(expected: Tensor, found: Tensor, tolerance: float, where: str) -> None:
+    largest = float(expected.abs().max().clamp(min=1e-12))
+    difference = float((expected - found).abs().max()) / largest
+    _hold(difference <= tolerance, f"{where}: they differ by {difference:.3g} of the largest value")
+
+
+def _raise(*_: Any) -> None:
+    raise RuntimeError("planned failure of the net")
+
+
+@contextmanager
+def _unchanged(net: nn.Module, where: str) -> Iterator[None]:
+    def state() -> dict[str, Any]:
+        return {
+            "weights and buffers": {k: v.clone() for k, v in net.state_dict().items()},
+            "gradients": [None if p.grad is None else p.grad.clone() for p in net.parameters()],
+            "requires_grad": [p.requires_grad for p in net.parameters()],
+            "modes": [m.training for m in net.modules()],
+            "hooks": [
+                (len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in net.modules()
+            ],
+            "random state": torch.get_rng_state(),
+            "grad mode": torch.is_grad_enabled(),
+        }
+
+    before = state()
+    yield
+    for name, value in state().items():
+        _hold(_same(before[name], value), f"{where}: {name} changed")
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)

@@ -1,0 +1,72 @@
+"""ONNX files: a black box that gives scores and no gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, MissingExtra
+from ..preprocess import Preprocess
+from . import Opened
+
+SPELLING = "FILE.onnx"
+
+
+class OnnxNet(nn.Module):
+    """An onnxruntime session as a module; one input, the first output; fixed batch sizes are met one by one."""
+
+    def __init__(self, session: Any) -> None:
+        super().__init__()
+        self.session = session
+        entry = session.get_inputs()[0]
+        self.entry, self.shape = entry.name, tuple(entry.shape)
+        self.exit = session.get_outputs()[0].name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores of ``(N, C, H, W)``; computed outside autograd."""
+        fixed = self.shape[0] if isinstance(self.shape[0], int) else None
+        given_rows = x.detach().float().cpu()
+        parts = torch.split(given_rows, fixed) if fixed else (given_rows,)
+        outputs = []
+        for part in parts:
+            short = 0 if fixed is None else fixed - len(part)
+            given = torch.cat([part, part[-1:].expand(short, *part.shape[1:])]) if short else part
+            (result,) = self.session.run([self.exit], {self.entry: given.contiguous().numpy()})
+            outputs.append(torch.from_numpy(result)[: len(part)])
+        return torch.cat(outputs).to(x.device)
+
+
+def names() -> list[str]:
+    """Any file."""
+    return []
+
+
+def answers(spec: str) -> bool:
+    """``....onnx``."""
+    return spec.lower().endswith(".onnx")
+
+
+def open(spec: str, weights: str) -> Opened:
+    """The session; a frame size fixed in the graph gives ImageNet's preprocessing unless another is named."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtra("ONNX models", "onnxruntime", "onnx") from None
+    if weights != "default":
+        raise InputError("An ONNX file holds its own weights; leave --weights out.")
+    if not Path(spec).is_file():
+        raise InputError(f"No file '{spec}'.")
+    try:
+        session = onnxruntime.InferenceSession(spec, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own types, none of them public
+        first = str(error).splitlines()[0]
+        raise InputError(f"'{Path(spec).name}' is no readable ONNX file: {first[:200]}") from None
+    net = OnnxNet(session)
+    preprocess = None
+    if len(net.shape) == 4 and net.shape[1] == 3 and all(isinstance(s, int) for s in net.shape[2:]):
+        side = (int(net.shape[2]), int(net.shape[3]))
+        preprocess = Preprocess(side, round(min(side) / 0.875) if side[0] == side[1] else None)
+    return Opened(net, preprocess, differentiable=False)

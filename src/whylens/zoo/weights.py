@@ -1,0 +1,79 @@
+"""Weights from a file: safetensors, or what torch reads without unpickling objects. Nothing else is ever executed."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "model_state", "net", "weights")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file by name, freed of the wrappers that training loops put around them.
+
+    Raises InputError for a damaged file, and for a pickle of objects with the way to convert it.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"weights: '{path.name}' is no readable safetensors file: {error}.") from None
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"weights: '{path.name}' holds pickled objects, not tensors alone; opening it could run any code. "
+            "Where you trust it, convert it once: torch.save(net.state_dict(), 'weights.pt')."
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"weights: '{path.name}' cannot be read: {first}.") from None
+    return _unwrapped(held, path.name)
+
+
+def _unwrapped(held: Any, name: str) -> dict[str, Tensor]:
+    for key in _WRAPPERS:
+        if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
+            held = held[key]
+    if not isinstance(held, Mapping) or not held or not all(isinstance(v, Tensor) for v in held.values()):
+        raise InputError(f"weights: '{name}' holds no state dict (names and tensors). Save net.state_dict().")
+    return {str(k): v for k, v in held.items()}
+
+
+def fill(make: Callable[[int | None], nn.Module], path: str | Path) -> nn.Module:
+    """A net made by ``make(classes)`` with the weights of a file; a head of another size is made to fit.
+
+    Raises InputError naming the first entries that do not match.
+    """
+    state, name = read(path), Path(path).name
+    net = make(None)
+    own = net.state_dict()
+    for prefix in _PREFIXES:
+        if not set(state) & set(own) and all(k.startswith(prefix) for k in state):
+            state = {k.removeprefix(prefix): v for k, v in state.items()}
+    unlike = [k for k in own if k in state and own[k].shape != state[k].shape]
+    heads = {state[k].shape[0] for k in unlike if own[k].shape[1:] == state[k].shape[1:]}
+    if unlike and len(heads) == 1:
+        net = make(heads.pop())
+        own = net.state_dict()
+        unlike = [k for k in own if k in state and own[k].shape != state[k].shape]
+    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    missing = [k for k in missing if not k.endswith("num_batches_tracked")]
+    for problem, keys in (("lacks", missing), ("has unknown", extra), ("has other shapes for", unlike)):
+        if keys:
+            listed = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise InputError(f"weights: '{name}' does not fit this net: it {problem} {listed}.")
+    net.load_state_dict(state, strict=False)
+    return net

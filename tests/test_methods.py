@@ -1,0 +1,267 @@
+"""Every method, one line each: its closed forms, then the contract of `whylens.testing` on images and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import whylens
+from whylens import _plugins, testing
+from whylens.contract import Method
+from whylens.testing import Case
+
+# ---- nets whose attributions are known by algebra ---------------------------------------------------------------------
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+FRAMES = random(4, 3, 6, 6, seed=5)
+WEIGHTS = random(3, 6, 6, seed=6)
+
+
+class Function(nn.Module):
+    """A net given by a formula; two outputs, so that the target matters."""
+
+    def __init__(self, formula: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.formula = formula
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.formula(x).flatten(1).sum(1)
+        return torch.stack([-3 * value, value], 1)
+
+
+def linear(x: Tensor) -> Tensor:
+    return WEIGHTS * x + 0.25
+
+
+def squared(x: Tensor) -> Tensor:
+    return WEIGHTS * x * x
+
+
+def rectified(x: Tensor) -> Tensor:
+    return WEIGHTS * F.relu(2 * x + 0.3, inplace=True)
+
+
+def expect(method: str, formula: Callable[[Tensor], Tensor], maps: Tensor, **params: object) -> Callable[[], None]:
+    """A closed form: what a method must give on a net of that formula, for output 1."""
+
+    def check() -> None:
+        found = whylens.explain(Function(formula), FRAMES, method=method, target=1, params=params or None).maps
+        torch.testing.assert_close(found, maps, rtol=1e-5, atol=1e-5)
+
+    return check
+
+
+def noisy_mean_of_squares() -> Callable[[], None]:
+    def check() -> None:
+        found = whylens.explain(
+            Function(squared), FRAMES, method="smooth_grad", target=1, params={"samples": 3, "noise": 0.2, "seed": 9}
+        ).maps
+        spread = 0.2 * (FRAMES.flatten(1).max(1).values - FRAMES.flatten(1).min(1).values).view(-1, 1, 1, 1)
+        draws = [torch.randn((3, 6, 6), generator=torch.Generator().manual_seed(9 * 1_000_003 + k)) for k in range(3)]
+        mean = sum(FRAMES + spread * d for d in draws) / 3
+        torch.testing.assert_close(found, 2 * WEIGHTS * mean, rtol=1e-4, atol=1e-5)
+
+    return check
+
+
+class TwoLayers(nn.Module):
+    """x -> relu(A x + a) -> relu(B . + b) -> C: small enough for plain matrix algebra."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.A, self.a = random(10, 108, seed=1), random(10, seed=2)
+        self.B, self.b = random(6, 10, seed=3), random(6, seed=4)
+        self.C = random(2, 6, seed=7)
+        self.relu = nn.ReLU(inplace=True)  # used twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(x.flatten(1) @ self.A.T + self.a)
+        return self.relu(x @ self.B.T + self.b) @ self.C.T
+
+
+def by_algebra(rule: str) -> Callable[[], None]:
+    """The rule on TwoLayers written out as matrix products, layer by layer."""
+
+    def check() -> None:
+        net = TwoLayers()
+        found = whylens.explain(net, FRAMES, method=rule, target=0).maps
+        x = FRAMES.flatten(1)
+        h = x @ net.A.T + net.a
+        k = h.clamp(min=0) @ net.B.T + net.b
+        g = net.C[0].expand(4, -1)
+        if rule == "deep_lift":
+            h0, zero = net.a, torch.zeros(())
+            k0 = h0.clamp(min=0) @ net.B.T + net.b
+            g = g * (k.maximum(zero) - k0.maximum(zero)) / (k - k0)
+            g = (g @ net.B) * (h.maximum(zero) - h0.maximum(zero)) / (h - h0)
+            expected = x * (g @ net.A)
+        else:
+            for inputs, weights in ((k, net.B), (h, net.A)):
+                g = g.clamp(min=0)
+                if rule == "guided_backprop":
+                    g = g * (inputs > 0)
+                g = g @ weights
+            expected = g
+        torch.testing.assert_close(found.flatten(1), expected, rtol=1e-4, atol=1e-4)
+
+    return check
+
+
+class PooledLinear(nn.Module):
+    """conv -> relu -> global mean -> linear: where class activation maps have a closed form."""
+
+    def __init__(self, fixed: Tensor | None = None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3, padding=1)
+        self.head = nn.Linear(5, 2, bias=False)
+        self.fixed = fixed
+        with torch.no_grad():
+            self.conv.weight.copy_(random(5, 3, 3, 3, seed=8))
+            self.head.weight.copy_(random(2, 5, seed=9))
+
+    def features(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).mean((2, 3)))
+
+
+def class_activation(method: str) -> Callable[[], None]:
+    """On a pooled linear head the gradient is w / (h w) everywhere: every method of the family is algebra.
+
+    Seen at the convolution's output: its gradient is that of the rectifier's output where that is positive.
+    """
+
+    def check() -> None:
+        net = PooledLinear()
+        found = whylens.explain(net, FRAMES, method=method, target=1, layer="conv").maps
+        conv, w = net.conv(FRAMES).detach(), net.head.weight[1].detach().view(1, 5, 1, 1)
+        gradient = (conv > 0) * w / 36
+        if method == "grad_cam":
+            expected = (gradient.mean((2, 3), keepdim=True) * conv).sum(1, keepdim=True)
+        elif method == "layer_cam":
+            expected = (gradient.clamp(min=0) * conv).sum(1, keepdim=True)
+        else:
+            total = conv.sum((2, 3), keepdim=True)
+            denominator = 2 * gradient**2 + total * gradient**3
+            alpha = torch.where((gradient > 0) & (denominator > 0), gradient**2 / denominator, torch.zeros(()))
+            expected = ((alpha * gradient.clamp(min=0)).sum((2, 3), keepdim=True) * conv).sum(1, keepdim=True)
+        torch.testing.assert_close(found, expected.clamp(min=0), rtol=1e-4, atol=1e-6)
+
+    return check
+
+
+def is_cam() -> None:
+    """Grad-CAM over the pooled features is the class activation map of Zhou et al. over h w."""
+
+    class Tail(nn.Sequential):
+        pass
+
+    net = Tail(
+        nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 2)
+    )
+    found = whylens.explain(net, FRAMES, method="grad_cam", target=1, params={"relu": False})
+    cam = torch.einsum("k,nkij->nij", net[3].weight[1], net[0](FRAMES))[:, None].detach() / 36
+    torch.testing.assert_close(found.maps, cam, rtol=1e-4, atol=1e-6)
+    assert found.layer == "0"
+
+
+class Given(nn.Module):
+    """A layer whose output and gradient are fixed numbers."""
+
+    def __init__(self, activation: Tensor, gradient: float) -> None:
+        super().__init__()
+        self.activation, self.gradient, self.layer = activation, gradient, nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.layer(self.activation.expand(len(x), -1, -1, -1) + 0 * x.mean())
+        return (self.gradient * a).flatten(1).sum(1, keepdim=True)
+
+
+def worked_example() -> None:
+    """A = [[1, 0], [2, 1]], gradient 0.5 everywhere: alpha = 0.25, weight 0.5; a gradient of -0.5 gives no map."""
+    activation = torch.tensor([[[[1.0, 0.0], [2.0, 1.0]]]])
+    for gradient, weight in ((0.5, 0.5), (-0.5, 0.0)):
+        net = Given(activation, gradient)
+        found = whylens.explain(net, FRAMES[:1], method="grad_cam_pp", target=0, layer="layer").maps
+        torch.testing.assert_close(found, weight * activation)
+    found = whylens.explain(
+        Given(activation, 0.5), FRAMES[:1], method="grad_cam_pp", target=0, layer="layer",
+        params={"normalize_alpha": True},
+    ).maps  # fmt: skip
+    torch.testing.assert_close(found, 0.5 * activation)  # the four alphas of 1/4 already add up to one
+
+
+def product_of_both() -> None:
+    net = PooledLinear()
+    many = whylens.explain_many(
+        net, FRAMES, target=1,
+        methods=[Method("guided_grad_cam", layer="conv", label="both"), Method("grad_cam", layer="conv", label="cam"), "guided_backprop"],
+    )  # fmt: skip
+    expected = many["guided_backprop"].maps * many["cam"].at((6, 6))
+    torch.testing.assert_close(many["both"].maps, expected)
+
+
+SLOPE = (F.relu(2 * FRAMES + 0.3) - 0.3) / torch.where(FRAMES.abs() < 1e-7, 1, FRAMES)
+
+CASES = [
+    Case("saliency", closed_forms=(
+        expect("saliency", linear, WEIGHTS.expand(4, -1, -1, -1)), expect("saliency", squared, 2 * WEIGHTS * FRAMES))),
+    Case("input_x_gradient", closed_forms=(
+        expect("input_x_gradient", linear, WEIGHTS * FRAMES),
+        expect("input_x_gradient", squared, 2 * WEIGHTS * FRAMES**2),
+        expect("input_x_gradient", linear, WEIGHTS * (FRAMES - 1), baseline="white"))),
+    Case("integrated_gradients", {"steps": 6}, (
+        expect("integrated_gradients", linear, WEIGHTS * FRAMES, steps=1),
+        expect("integrated_gradients", squared, WEIGHTS * FRAMES**2, steps=2))),
+    Case("smooth_grad", {"samples": 4}, (
+        expect("smooth_grad", linear, WEIGHTS.expand(4, -1, -1, -1)),
+        expect("smooth_grad", squared, 2 * WEIGHTS * FRAMES, noise=0.0, samples=2), noisy_mean_of_squares())),
+    Case("deconvolution", closed_forms=(
+        expect("deconvolution", rectified, 2 * WEIGHTS.clamp(min=0).expand(4, -1, -1, -1)), by_algebra("deconvolution"))),
+    Case("guided_backprop", closed_forms=(
+        expect("guided_backprop", rectified, 2 * WEIGHTS.clamp(min=0) * (2 * FRAMES + 0.3 > 0)), by_algebra("guided_backprop"))),
+    Case("deep_lift", closed_forms=(
+        expect("deep_lift", linear, WEIGHTS * FRAMES),
+        expect("deep_lift", rectified, WEIGHTS * FRAMES * SLOPE), by_algebra("deep_lift"))),
+    Case("grad_cam", closed_forms=(class_activation("grad_cam"), is_cam)),
+    Case("grad_cam_pp", closed_forms=(class_activation("grad_cam_pp"), worked_example)),
+    Case("layer_cam", closed_forms=(class_activation("layer_cam"),)),
+    Case("guided_grad_cam", closed_forms=(product_of_both,)),
+]  # fmt: skip
+
+TABLES = [Case(c.method, c.params, table=True, tolerance=c.tolerance) for c in CASES if Method(c.method).facts.tables]
+
+
+def test_every_method_has_its_line() -> None:
+    assert sorted(str(c.method) for c in CASES) == sorted(_plugins.names("methods"))
+
+
+@pytest.mark.parametrize("check", testing.method_checks(), ids=lambda c: c.__name__)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: str(c.method))
+def test_contract(case: Case, check: Callable[[Case], None]) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("check", testing.method_checks(), ids=lambda c: c.__name__)
+@pytest.mark.parametrize("case", TABLES, ids=lambda c: str(c.method))
+def test_contract_on_tables(case: Case, check: Callable[[Case], None]) -> None:
+    check(case)
+
+
+def test_files_hold_one_method_and_import_no_other() -> None:
+    for file in Path(_plugins.__file__).parent.joinpath("methods").glob("[a-z]*.py"):
+        text = file.read_text("utf-8")
+        assert f"def {file.stem}(" in text
+        assert "from .." in text
+        assert "from . import" not in text
+        assert "methods." not in text
