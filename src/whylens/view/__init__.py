@@ -1,0 +1,1 @@
+"""What is looked at: one self-contained page of pictures."""
