@@ -15,7 +15,7 @@ from whylens import _plugins, testing
 from whylens.contract import Method
 from whylens.testing import Case
 
-# ---- nets whose attributions are known by algebra ---------------------------------------------------------------------
+# ---- nets whose attributions are known by algebra ------------------------------------------------------------
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

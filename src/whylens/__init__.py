@@ -1,0 +1,84 @@
+"""whylens explains, audits and repairs PyTorch vision models.
+
+Importing it loads no torch: every public name is fetched from its module when it is first used.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Explanation": "explanation",
+    "Images": "images",
+    "InputError": "errors",
+    "Maps": "contract",
+    "Method": "contract",
+    "MethodFacts": "contract",
+    "MetricFacts": "contract",
+    "MissingExtra": "errors",
+    "Model": "model",
+    "Placement": "placement",
+    "Preprocess": "preprocess",
+    "Probe": "probe",
+    "Range": "_check",
+    "Trial": "contract",
+    "Values": "contract",
+    "WhylensError": "errors",
+    "explain": "explain",
+    "explain_many": "explain",
+    "figure": "figure",
+    "load_images": "sources",
+    "load_model": "zoo",
+    "save_model": "zoo.folder",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604 - strings all of them, tested
+
+if TYPE_CHECKING:
+    from ._check import Range as Range
+    from .contract import Maps as Maps
+    from .contract import Method as Method
+    from .contract import MethodFacts as MethodFacts
+    from .contract import MetricFacts as MetricFacts
+    from .contract import Trial as Trial
+    from .contract import Values as Values
+    from .errors import InputError as InputError
+    from .errors import MissingExtra as MissingExtra
+    from .errors import WhylensError as WhylensError
+    from .explain import explain as explain
+    from .explain import explain_many as explain_many
+    from .explanation import Explanation as Explanation
+    from .figure import figure as figure
+    from .images import Images as Images
+    from .model import Model as Model
+    from .placement import Placement as Placement
+    from .preprocess import Preprocess as Preprocess
+    from .probe import Probe as Probe
+    from .sources import load_images as load_images
+    from .zoo import load_model as load_model
+    from .zoo.folder import save_model as save_model
+
+
+class _Package(ModuleType):
+    """``whylens.explain`` is the verb; the module of that name must not take its place when it is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        home = _HOME.get(name)
+        if home is None:
+            raise AttributeError(f"module 'whylens' has no attribute '{name}'")
+        return getattr(import_module(f".{home}", __name__), name)
+
+    def __dir__(self) -> list[str]:
+        return sorted(__all__)
+
+
+sys.modules[__name__].__class__ = _Package
