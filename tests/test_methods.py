@@ -203,12 +203,10 @@ def worked_example() -> None:
 
 def product_of_both() -> None:
     net = PooledLinear()
-    many = whylens.explain_many(
-        net, FRAMES, target=1,
-        methods=[Method("guided_grad_cam", layer="conv", label="both"), Method("grad_cam", layer="conv", label="cam"), "guided_backprop"],
-    )  # fmt: skip
-    expected = many["guided_backprop"].maps * many["cam"].at((6, 6))
-    torch.testing.assert_close(many["both"].maps, expected)
+    both, cam = (Method(name, layer="conv", label=name) for name in ("guided_grad_cam", "grad_cam"))
+    many = whylens.explain_many(net, FRAMES, target=1, methods=[both, cam, "guided_backprop"])
+    expected = many["guided_backprop"].maps * many["grad_cam"].at((6, 6))
+    torch.testing.assert_close(many["guided_grad_cam"].maps, expected)
 
 
 SLOPE = (F.relu(2 * FRAMES + 0.3) - 0.3) / torch.where(FRAMES.abs() < 1e-7, 1, FRAMES)
@@ -227,9 +225,11 @@ CASES = [
         expect("smooth_grad", linear, WEIGHTS.expand(4, -1, -1, -1)),
         expect("smooth_grad", squared, 2 * WEIGHTS * FRAMES, noise=0.0, samples=2), noisy_mean_of_squares())),
     Case("deconvolution", closed_forms=(
-        expect("deconvolution", rectified, 2 * WEIGHTS.clamp(min=0).expand(4, -1, -1, -1)), by_algebra("deconvolution"))),
+        expect("deconvolution", rectified, 2 * WEIGHTS.clamp(min=0).expand(4, -1, -1, -1)),
+        by_algebra("deconvolution"))),
     Case("guided_backprop", closed_forms=(
-        expect("guided_backprop", rectified, 2 * WEIGHTS.clamp(min=0) * (2 * FRAMES + 0.3 > 0)), by_algebra("guided_backprop"))),
+        expect("guided_backprop", rectified, 2 * WEIGHTS.clamp(min=0) * (2 * FRAMES + 0.3 > 0)),
+        by_algebra("guided_backprop"))),
     Case("deep_lift", closed_forms=(
         expect("deep_lift", linear, WEIGHTS * FRAMES),
         expect("deep_lift", rectified, WEIGHTS * FRAMES * SLOPE), by_algebra("deep_lift"))),

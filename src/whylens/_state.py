@@ -19,23 +19,30 @@ NOTHING: Mapping[nn.Module, PreHook] = MappingProxyType({})
 
 
 @contextmanager
+def own_precision(net: nn.Module) -> Iterator[None]:
+    """A caller's inference mode and autocast do not reach inside, neither a forward nor a backward."""
+    kind = next((p.device.type for p in net.parameters()), "cpu")
+    with torch.inference_mode(False), torch.autocast(kind, enabled=False):
+        yield
+
+
+@contextmanager
 def as_found(net: nn.Module) -> Iterator[None]:
     """Inside: evaluation mode, no parameter asks for a gradient. After: every module and parameter as before.
 
     Frozen parameters also keep their gradients out of the graph, so a pass stores only what the input needs.
     Random state is kept, since a net may draw even when evaluated (stochastic depth written by hand, dropout
-    as a function). A caller's inference mode and autocast do not reach inside.
+    as a function). Precision is the net's own.
     """
     training = [module for module in net.modules() if module.training]
     asking = [parameter for parameter in net.parameters() if parameter.requires_grad]
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    kind = next((p.device.type for p in net.parameters()), "cpu")
     try:
         for module in training:
             module.training = False
         for parameter in asking:
             parameter.requires_grad_(False)
-        with torch.inference_mode(False), torch.random.fork_rng(devices), torch.autocast(kind, enabled=False):
+        with own_precision(net), torch.random.fork_rng(devices):
             yield
     finally:
         for module in training:

@@ -166,7 +166,7 @@ def _trial(net: nn.Module, frame: Tensor, run: Any, size: Size) -> tuple[list[_S
         torch.enable_grad(),
         hooked(dict.fromkeys(names, leave), before=dict.fromkeys(names, enter)),
     ):
-        scores: Tensor = run(frame.detach().clone().requires_grad_())
+        scores: Tensor = run(frame.detach().clone().requires_grad_().clone())
     patches: Size | None = None
     for call in seen:
         call.grid = infer(tuple(call.output.shape), size, patches) if call.output.shape[0] == 1 else None

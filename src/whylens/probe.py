@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import rules
-from ._state import Hook, as_found, hooked
+from ._state import Hook, as_found, hooked, own_precision
 from .errors import InputError
 from .layers import FeatureLayer, first_tensor
 from .model import Model
@@ -308,7 +308,7 @@ class Probe:
         return torch.zeros_like(leaf) if gradient is None else gradient.float()
 
     def _gradient(self, at: Tensor, trace: _Trace, rule: rules.Rule) -> Tensor:
-        with torch.inference_mode(False), torch.enable_grad():
+        with own_precision(self.model.net), torch.enable_grad():
             total = self._score(trace.output).sum()
             if not total.requires_grad:
                 self._refuse_cut_gradient()
