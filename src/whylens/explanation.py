@@ -164,7 +164,7 @@ class Explanation:
     def _from(cls, said: dict[str, Any], tensors: dict[str, Tensor], images: Images | None) -> Explanation:
         values = {f.name: said[f.name] for f in fields(cls) if f.name in said}
         values |= {k: v for k, v in tensors.items() if not k.startswith("checks.")}
-        values["checks"] = {k.removeprefix("checks."): v for k, v in tensors.items() if k.startswith("checks.")}
+        values["checks"] = {k: tensors[f"checks.{k}"] for k in said["checks"]}
         for name in ("ids", "target_names", "prediction_names", "uris", "frame", "names"):
             values[name] = None if values.get(name) is None else tuple(values[name])
         values["placements"] = tuple(None if p is None else Placement.read(p) for p in values["placements"])
@@ -174,6 +174,7 @@ class Explanation:
         """Everything but the tensors as plain values, with the format number; per-row facts once more in words."""
         skip = {*_TENSORS, "checks", "images", "placements"}
         said = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in skip}
+        said["checks"] = list(self.checks)
         said["placements"] = [None if p is None else _plain(vars(p)) for p in self.placements]
         rows = [
             {

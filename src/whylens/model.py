@@ -80,6 +80,11 @@ class Model:
         first = next(self.net.buffers(), None) if first is None else first
         return torch.device("cpu") if first is None else first.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the net computes in."""
+        return next((p.dtype for p in self.net.parameters() if p.is_floating_point()), torch.float32)
+
     def prepare(self, pixels: Tensor, orientation: int = 1) -> tuple[Tensor, Placement | None]:
         """Pixels ``(C, rows, columns)`` → frame ``(C, H, W)`` in [0, 1] and its Placement on the photo.
 
@@ -133,7 +138,7 @@ class Model:
     def predict(self, frames: Tensor) -> Tensor:
         """Probabilities ``(N, K)`` of frames ``(N, C, H, W)``, without gradients, the net left as found."""
         with as_found(self.net), torch.no_grad():
-            return self.probabilities(self.scores(self.forward(frames.to(self.device)))).float()
+            return self.probabilities(self.scores(self.forward(frames.to(self.device, self.dtype)))).float()
 
     # ---- classes -----------------------------------------------------------------------------------------
 
@@ -188,7 +193,7 @@ class Model:
         if name is not None and self.reshape_transform is not None:
             grid = Grid("given", (0, 0), 0, transform=self.reshape_transform)
             return layers.FeatureLayer(name, grid, "chosen by the caller, laid out by reshape_transform")
-        noise = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0)).to(self.device)
+        noise = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
 
         awake = layers.awakened(self.net)
 

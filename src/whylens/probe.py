@@ -52,8 +52,7 @@ class Passes:
 
     def __init__(self, model: Model, frames: Tensor, *, layers: Iterable[str] = (), to_input: bool = False) -> None:
         self.model = model
-        kind = next((p.dtype for p in model.net.parameters() if p.is_floating_point()), torch.float32)
-        self.frames = frames.detach().to(device=model.device, dtype=kind)
+        self.frames = frames.detach().to(device=model.device, dtype=model.dtype)
         self.forwards = 0
         self.backwards = 0
         self._layers, self._to_input = set(layers), to_input
