@@ -19,7 +19,7 @@ LAYERS = [
     "preprocess grid layers model rules target probe",
     "contract baseline residual",
     "methods",
-    "explain zoo testing",
+    "collect explain zoo testing",
     "view",
     "output catalogue",
     "demo",

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from . import __version__
 from . import target as targets
 from ._progress import track
+from .collect import Job, Row, finished
 from .contract import Maps, Method
 from .errors import InputError
 from .explanation import Explanation
-from .images import Images, Photo, Unreadable, load_images
+from .images import Images, Photo, Unreadable
 from .model import Model
 from .placement import Placement
 from .probe import Passes, Probe, Score, score_kind
+from .sources import load_images
 from .target import Target
 
 log = logging.getLogger("whylens")
@@ -105,115 +105,7 @@ def explain_many(
         raise InputError(f"None of the {len(images)} images could be read. The first, {first[0]}: {first[1]}")
     for name, reason in failures.items():
         log.warning("%s: %s", name, reason)
-    return MappingProxyType({job.method.key: job.finish(model, images, failures, batch.kind, seed) for job in jobs})
-
-
-# ---- one request and what it collects --------------------------------------------------------------------
-
-
-@dataclass
-class _Row:
-    """One batch of one method, or the part of it that belongs to one rank of the target."""
-
-    maps: Tensor
-    positions: list[int]
-    rank: int
-    index: Tensor
-    scores: Tensor
-    probabilities: Tensor
-    predictions: Tensor
-    placements: list[Placement | None]
-    result: Maps
-    frame: tuple[int, ...]
-
-
-@dataclass
-class _Job:
-    method: Method
-    target: Target
-    params: dict[str, Any]
-    seed: int
-    layer: str | None = None
-    rows: list[_Row] = field(default_factory=list)
-    seconds: float = 0.0
-    cost: tuple[int, int] = (0, 0)
-    run: tuple[int, int] = (0, 0)
-
-    def finish(self, model: Model, images: Images, failures: Mapping[str, str], kind: Score, seed: int) -> Explanation:
-        """All rows as one Explanation, image by image, ranks of a target next to each other."""
-        shapes = {tuple(r.maps.shape[1:]) for r in self.rows}
-        if len(shapes) > 1:
-            raise InputError(
-                f"{self.method.key}: the maps have different sizes {sorted(shapes)}, because the photos have and the "
-                "model takes them as they are. Give the Model a preprocess, or explain one size at a time."
-            )
-        flat = [(p, r.rank, r, k) for r in self.rows for k, p in enumerate(r.positions)]
-        flat.sort(key=lambda entry: entry[:2])
-        order = [(r, k) for _, _, r, k in flat]
-        positions = [p for p, *_ in flat]
-        index = torch.stack([r.index[k] for r, k in order])
-        count = max(1, len(set(positions)))
-        facts, first = self.method.facts, self.rows[0]
-        name = getattr(self.target.function, "__name__", "")
-        return Explanation(
-            maps=torch.stack([r.maps[k] for r, k in order]),
-            ids=tuple(images.ids[p] for p in positions),
-            targets=index,
-            target_names=tuple(name if i < 0 else model.class_name(int(i)) for i in index),
-            scores=torch.stack([r.scores[k] for r, k in order]),
-            probabilities=torch.stack([r.probabilities[k] for r, k in order]),
-            predictions=(predictions := torch.stack([r.predictions[k] for r, k in order])),
-            prediction_names=tuple("" if i < 0 else model.class_name(int(i)) for i in predictions),
-            method=self.method.plain_name,
-            label=self.method.key,
-            params=self.params,
-            seed=int(self.params.get("seed", seed)),
-            score_kind=kind if self.target.function is None else "function",
-            signed=facts.signed,
-            unit=facts.unit,
-            layer=self.layer,
-            baseline=first.result.extra.get("baseline"),
-            model=model.name,
-            frame=first.frame,
-            placements=tuple(r.placements[k] for r, k in order),
-            uris=tuple(images.uris[p] for p in positions),
-            cost={
-                "forwards": self.cost[0],
-                "backwards": self.cost[1],
-                "run_forwards": round(self.run[0] / count, 3),
-                "run_backwards": round(self.run[1] / count, 3),
-                "seconds": round(self.seconds, 4),
-            },
-            checks={c: torch.stack([r.result.checks[c][k] for r, k in order]) for c in first.result.checks},
-            failures=dict(failures),
-            versions={"whylens": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
-            extra={k: v for k, v in first.result.extra.items() if k != "baseline"},
-            history=_gather([(r.result.history, k) for r, k in order], axis=1),
-            parts=_gather([(r.result.parts, k) for r, k in order], axis=0),
-            images=images,
-        )
-
-
-def _gather(values: list[tuple[Tensor | None, int]], axis: int) -> Tensor | None:
-    picked = [v.select(axis, k) for v, k in values if v is not None]
-    return torch.stack(picked, dim=axis).cpu() if len(picked) == len(values) else None
-
-
-def _job(method: Method, model: Model, target: Any, count: int, seed: int) -> _Job:
-    facts = method.facts
-    if not model.differentiable and not facts.black_box:
-        raise InputError(
-            f"{method.plain_name} needs gradients, and {model.name} gives none (it is a black box). "
-            "Use a method that needs scores alone: whylens methods."
-        )
-    if model.task == "tabular" and not facts.tables:
-        raise InputError(f"{method.plain_name} explains images, not tables. Methods for tables: whylens methods.")
-    chosen = targets.read(method.target if method.target is not None else target, model, count)
-    if model.task in ("detection", "segmentation") and chosen.function is None:
-        raise InputError(
-            f"A {model.task} model needs a target function: target=lambda output: one score per image (N,)."
-        )
-    return _Job(method, chosen, method.checked_params(seed), seed)
+    return MappingProxyType({job.method.key: job.finish(model, images, failures, batch.kind) for job in jobs})
 
 
 # ---- running ---------------------------------------------------------------------------------------------
@@ -236,7 +128,7 @@ class _Frames:
 class _Batches:
     """Runs all jobs on one batch after another."""
 
-    def __init__(self, model: Model, jobs: list[_Job], kind: Score) -> None:
+    def __init__(self, model: Model, jobs: list[Job], kind: Score) -> None:
         self.model, self.jobs, self.kind = model, jobs, kind
 
     def run(self, batch: _Frames) -> None:
@@ -272,7 +164,7 @@ class _Batches:
             job.run = (job.run[0] + passes.forwards - before[0], job.run[1] + passes.backwards - before[1])
             job.seconds += time.perf_counter() - before[2]
 
-    def _targets(self, job: _Job, passes: Passes, batch: _Frames) -> Iterator[Tensor | None]:
+    def _targets(self, job: Job, passes: Passes, batch: _Frames) -> Iterator[Tensor | None]:
         if job.target.function is not None:
             yield None
             return
@@ -285,14 +177,14 @@ class _Batches:
         if chosen is not None:
             yield from chosen.unbind(1)
 
-    def _one(self, job: _Job, probe: Probe, rank: int, batch: _Frames) -> None:
+    def _one(self, job: Job, probe: Probe, rank: int, batch: _Frames) -> None:
         given = job.method.function(probe, **job.params)
         result = given if isinstance(given, Maps) else Maps(given)
         job.cost = max(job.cost, (probe.cost.forwards, probe.cost.backwards))
-        maps, checks = _finished(job.method.key, result, len(probe))
+        maps, checks = finished(job.method.key, result, len(probe))
         index = torch.full((len(probe),), -1) if probe.index is None else probe.index.cpu()
         job.rows.append(
-            _Row(
+            Row(
                 maps=maps,
                 positions=batch.positions,
                 rank=rank,
@@ -310,21 +202,6 @@ class _Batches:
         if probe.function is not None:
             return torch.full((len(probe),), -1)
         return self.model.scores(probe.output).detach().argmax(1).cpu()
-
-
-def _finished(label: str, result: Maps, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Maps as finite float32 on the CPU, with what is true of every method: `flat`, `not_finite`."""
-    maps = result.maps.detach().float().cpu()
-    if maps.ndim not in (2, 4) or len(maps) != count:
-        raise InputError(f"{label}: a method must return maps (N, C, h, w) with N = {count}. Got {tuple(maps.shape)}.")
-    finite = maps.isfinite().flatten(1).all(1)
-    maps = torch.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
-    spread = maps.flatten(1).amax(1) - maps.flatten(1).amin(1)
-    checks = {k: v.detach().cpu() for k, v in result.checks.items()}
-    for name, value in checks.items():
-        if value.shape != (count,):
-            raise InputError(f"{label}: the check '{name}' must have shape ({count},). Got {tuple(value.shape)}.")
-    return maps, {**checks, "flat": spread == 0, "not_finite": ~finite}
 
 
 def _frames(model: Model, images: Images, size: int, failures: dict[str, str], progress: bool) -> Iterator[_Frames]:
@@ -357,6 +234,23 @@ def _prepare(model: Model, photo: Photo) -> tuple[Tensor, Placement | None]:
 
 
 # ---- arguments -------------------------------------------------------------------------------------------
+
+
+def _job(method: Method, model: Model, target: Any, count: int, seed: int) -> Job:
+    facts = method.facts
+    if not model.differentiable and not facts.black_box:
+        raise InputError(
+            f"{method.plain_name} needs gradients, and {model.name} gives none (it is a black box). "
+            "Use a method that needs scores alone: whylens methods."
+        )
+    if model.task == "tabular" and not facts.tables:
+        raise InputError(f"{method.plain_name} explains images, not tables. Methods for tables: whylens methods.")
+    chosen = targets.read(method.target if method.target is not None else target, model, count)
+    if model.task in ("detection", "segmentation") and chosen.function is None:
+        raise InputError(
+            f"A {model.task} model needs a target function: target=lambda output: one score per image (N,)."
+        )
+    return Job(method, chosen, method.checked_params(seed), seed)
 
 
 def _with(method: Method, params: Mapping[str, Any] | None, layer: str | nn.Module | None) -> Method:

@@ -79,6 +79,9 @@ class _Nonlinear:
 
     def secant(self, x: Tensor, x0: Tensor, gradient: Tensor) -> Tensor:
         """Gradient times the slope between x0 and x; the derivative where they meet."""
+        if self.function in _RELU:  # high / (high - low) of the clamped ends: no difference to divide by, no 0 / 0
+            high, low = torch.maximum(x, x0).clamp_(min=0), torch.minimum(x, x0).clamp_(max=0)
+            return high.div_(torch.sub(high, low, out=low).clamp_(min=1e-30)).mul_(gradient)
         difference = x - x0
         flat = difference.abs() < FLAT
         slope = (self(x) - self(x0)) / difference.masked_fill(flat, 1)
@@ -96,18 +99,17 @@ class _Ruled(torch.autograd.Function):
             return function(x)
         ctx.save_for_backward(x.clone())
         ctx.mark_dirty(x)
-        return x.copy_(function(x))
+        return x.relu_() if function.function in _RELU else x.copy_(function(x))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (x,), gradient, rule, function = ctx.saved_tensors, gradients[0], ctx.switch.rule, ctx.function
         if rule == "rescale":
             return function.secant(x, ctx.switch.baseline[ctx.index], gradient), None, None, None
-        if rule != "plain" and function.kind == "rectifier":
-            gradient = gradient.clamp(min=0)
-            if rule == "deconv":
-                return gradient, None, None, None
-        return function.tangent(x, gradient), None, None, None
+        if rule == "plain" or function.kind != "rectifier":
+            return function.tangent(x, gradient), None, None, None
+        passed = gradient if rule == "deconv" else function.tangent(x, gradient)
+        return passed.clamp(min=0), None, None, None
 
 
 class _RuledPool(torch.autograd.Function):

@@ -1,0 +1,126 @@
+"""What one request collects over all batches, and how it becomes an Explanation."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import __version__
+from .contract import Maps, Method
+from .errors import InputError
+from .explanation import Explanation
+from .images import Images
+from .model import Model
+from .placement import Placement
+from .probe import Score
+from .target import Target
+
+
+@dataclass
+class Row:
+    """One batch of one method, or the part of it that belongs to one rank of the target."""
+
+    maps: Tensor
+    positions: list[int]
+    rank: int
+    index: Tensor
+    scores: Tensor
+    probabilities: Tensor
+    predictions: Tensor
+    placements: list[Placement | None]
+    result: Maps
+    frame: tuple[int, ...]
+
+
+@dataclass
+class Job:
+    """One request, resolved, and what it has found so far; `cost` is per image, `run` the rows of all images."""
+
+    method: Method
+    target: Target
+    params: dict[str, Any]
+    seed: int
+    layer: str | None = None
+    rows: list[Row] = field(default_factory=list)
+    seconds: float = 0.0
+    cost: tuple[int, int] = (0, 0)
+    run: tuple[int, int] = (0, 0)
+
+    def finish(self, model: Model, images: Images, failures: Mapping[str, str], kind: Score) -> Explanation:
+        """All rows as one Explanation, image by image, ranks of a target next to each other."""
+        shapes = {tuple(r.maps.shape[1:]) for r in self.rows}
+        if len(shapes) > 1:
+            raise InputError(
+                f"{self.method.key}: the maps have different sizes {sorted(shapes)}, because the photos have and the "
+                "model takes them as they are. Give the Model a preprocess, or explain one size at a time."
+            )
+        flat = [(p, r.rank, r, k) for r in self.rows for k, p in enumerate(r.positions)]
+        flat.sort(key=lambda entry: entry[:2])
+        order = [(r, k) for _, _, r, k in flat]
+        positions = [p for p, *_ in flat]
+        index = torch.stack([r.index[k] for r, k in order])
+        count = max(1, len(set(positions)))
+        facts, first = self.method.facts, self.rows[0]
+        name = getattr(self.target.function, "__name__", "")
+        return Explanation(
+            maps=torch.stack([r.maps[k] for r, k in order]),
+            ids=tuple(images.ids[p] for p in positions),
+            targets=index,
+            target_names=tuple(name if i < 0 else model.class_name(int(i)) for i in index),
+            scores=torch.stack([r.scores[k] for r, k in order]),
+            probabilities=torch.stack([r.probabilities[k] for r, k in order]),
+            predictions=(predictions := torch.stack([r.predictions[k] for r, k in order])),
+            prediction_names=tuple("" if i < 0 else model.class_name(int(i)) for i in predictions),
+            method=self.method.plain_name,
+            label=self.method.key,
+            params=self.params,
+            seed=int(self.params.get("seed", self.seed)),
+            score_kind=kind if self.target.function is None else "function",
+            signed=facts.signed,
+            unit=facts.unit,
+            layer=self.layer,
+            baseline=first.result.extra.get("baseline"),
+            model=model.name,
+            frame=first.frame,
+            placements=tuple(r.placements[k] for r, k in order),
+            uris=tuple(images.uris[p] for p in positions),
+            cost={
+                "forwards": self.cost[0],
+                "backwards": self.cost[1],
+                "run_forwards": round(self.run[0] / count, 3),
+                "run_backwards": round(self.run[1] / count, 3),
+                "seconds": round(self.seconds, 4),
+            },
+            checks={c: torch.stack([r.result.checks[c][k] for r, k in order]) for c in first.result.checks},
+            failures=dict(failures),
+            versions={"whylens": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
+            extra={k: v for k, v in first.result.extra.items() if k != "baseline"},
+            history=_gather([(r.result.history, k) for r, k in order], axis=1),
+            parts=_gather([(r.result.parts, k) for r, k in order], axis=0),
+            images=images,
+        )
+
+
+def _gather(values: list[tuple[Tensor | None, int]], axis: int) -> Tensor | None:
+    picked = [v.select(axis, k) for v, k in values if v is not None]
+    return torch.stack(picked, dim=axis).cpu() if len(picked) == len(values) else None
+
+
+def finished(label: str, result: Maps, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Maps as finite float32 on the CPU, with what is true of every method: `flat`, `not_finite`."""
+    maps = result.maps.detach().float().cpu()
+    if maps.ndim not in (2, 4) or len(maps) != count:
+        raise InputError(f"{label}: a method must return maps (N, C, h, w) with N = {count}. Got {tuple(maps.shape)}.")
+    finite = maps.isfinite().flatten(1).all(1)
+    maps = torch.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
+    spread = maps.flatten(1).amax(1) - maps.flatten(1).amin(1)
+    checks = {k: v.detach().cpu() for k, v in result.checks.items()}
+    for name, value in checks.items():
+        if value.shape != (count,):
+            raise InputError(f"{label}: the check '{name}' must have shape ({count},). Got {tuple(value.shape)}.")
+    return maps, {**checks, "flat": spread == 0, "not_finite": ~finite}
