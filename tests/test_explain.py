@@ -48,7 +48,7 @@ def test_a_target_per_image_survives_batching() -> None:
     [
         ([1, 2], "5 images need 5 targets, or one for all. Got 2"),
         (4, "the net has 4 outputs, 0 to 3. Got 4"),
-        (-1, "counted from 0. Got -1"),
+        (-1, "less than their number. Got -1"),
         ("oka", "No class 'oka'. Did you mean 'oak'"),
         (1.5, "must be an int, a class name"),
         ([1.5] * 5, "whole numbers or class names"),

@@ -111,12 +111,12 @@ def _gather(values: list[tuple[Tensor | None, int]], axis: int) -> Tensor | None
     return torch.stack(picked, dim=axis).cpu() if len(picked) == len(values) else None
 
 
-def finished(label: str, result: Maps, count: int) -> tuple[Tensor, dict[str, Tensor]]:
+def finished(label: str, result: Maps, scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Maps as finite float32 on the CPU, with what is true of every method: `flat`, `not_finite`."""
-    maps = result.maps.detach().float().cpu()
+    maps, count = result.maps.detach().float().cpu(), len(scores)
     if maps.ndim not in (2, 4) or len(maps) != count:
         raise InputError(f"{label}: a method must return maps (N, C, h, w) with N = {count}. Got {tuple(maps.shape)}.")
-    finite = maps.isfinite().flatten(1).all(1)
+    finite = maps.isfinite().flatten(1).all(1) & scores.isfinite()
     maps = torch.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)
     spread = maps.flatten(1).amax(1) - maps.flatten(1).amin(1)
     checks = {k: v.detach().cpu() for k, v in result.checks.items()}

@@ -154,13 +154,18 @@ def _limits(values: Tensor, signed: bool, fine: bool, diverging: bool) -> tuple[
 
 
 def _check(explanation: Explanation, colours: str, scale: str) -> None:
-    from matplotlib import colormaps
-
     if explanation.maps.ndim != 4:
         raise InputError(
             f"picture: only maps (N, C, h, w) can be drawn over photos. Got {tuple(explanation.maps.shape)}. "
             "For a table: explanation.figure()."
         )
+    check_view(colours, scale)
+
+
+def check_view(colours: str, scale: str) -> None:
+    """Refuse a colour map or a scale that cannot be drawn, before there is anything to draw."""
+    from matplotlib import colormaps
+
     if colours != "auto" and colours not in colormaps:
         listing = "Known are 'auto' and the colour maps of matplotlib."
         raise no_such("colours", str(colours), ["auto", *colormaps], listing)

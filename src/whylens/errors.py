@@ -11,6 +11,10 @@ class InputError(WhylensError, ValueError):
     """The caller asked for something that cannot be done as asked."""
 
 
+class NetError(InputError):
+    """The net itself refused its input; the net's own error is the cause."""
+
+
 class ImageError(InputError):
     """One image cannot be read; the message is the reason kept in its row."""
 

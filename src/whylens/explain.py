@@ -181,7 +181,8 @@ class _Batches:
         given = job.method.function(probe, **job.params)
         result = given if isinstance(given, Maps) else Maps(given)
         job.cost = max(job.cost, (probe.cost.forwards, probe.cost.backwards))
-        maps, checks = finished(job.method.key, result, len(probe))
+        scores = probe.score.float().cpu()
+        maps, checks = finished(job.method.key, result, scores)
         index = torch.full((len(probe),), -1) if probe.index is None else probe.index.cpu()
         job.rows.append(
             Row(
@@ -189,7 +190,7 @@ class _Batches:
                 positions=batch.positions,
                 rank=rank,
                 index=index,
-                scores=probe.score.float().cpu(),
+                scores=scores,
                 probabilities=probe.probability.cpu(),
                 predictions=self._predictions(probe),
                 placements=batch.placements,
@@ -270,7 +271,9 @@ def _sequence(methods: Sequence[Request]) -> Sequence[Request]:
 def _refuse_double(labels: list[str]) -> None:
     double = next((label for label in labels if labels.count(label) > 1), None)
     if double is not None:
-        raise InputError(f"explain_many: '{double}' is asked twice. Give one its own label: Method(..., label=).")
+        raise InputError(
+            f"explain_many: '{double}' is asked twice. Ask once, or give one its own label: Method(..., label=)."
+        )
 
 
 def _batch_size(batch_size: int | str) -> int:

@@ -27,7 +27,7 @@ FORMAT = 1
 
 FLAGS = {
     "flat": "the map is the same everywhere: the score does not depend on it, or all its parts cancel",
-    "not_finite": "the method gave values that are no numbers; they were set to 0",
+    "not_finite": "the score or the map held values that are no numbers; in the map they were set to 0",
     "incomplete": "the map does not add up to the score's difference from the baseline",
     "rule_not_applied": "the backward rule met less than half of the net's nonlinearities",
     "baseline_keeps_target": "the baseline alone keeps more than half of the target's probability",

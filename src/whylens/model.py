@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from . import layers
 from ._state import as_found
-from .errors import InputError, no_such
+from .errors import InputError, NetError, WhylensError, no_such
 from .grid import Grid
 from .placement import Placement
 from .preprocess import Preprocess
@@ -100,7 +101,25 @@ class Model:
 
     def forward(self, frames: Tensor) -> Any:
         """Whatever the net returns for frames ``(N, C, H, W)``; differentiable; modes are the caller's business."""
-        return self.net(frames if self.preprocess is None else self.preprocess.normalise(frames))
+        given = frames if self.preprocess is None else self.preprocess.normalise(frames)
+        with self._net_errors(frames):
+            return self.net(given)
+
+    @contextmanager
+    def _net_errors(self, frames: Tensor) -> Iterator[None]:
+        """What the net raises at its input, as one sentence with the net's own error as the cause."""
+        try:
+            yield
+        except (torch.OutOfMemoryError, WhylensError):
+            raise
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            if "allocate memory" in str(error):
+                raise
+            first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise NetError(
+                f"{self.name} cannot take frames {tuple(frames.shape)}: {first[:200]}. "
+                "Give the size and channels it was made for, in its preprocess or your tensors."
+            ) from error
 
     def scores(self, output: Any) -> Tensor:
         """Class scores ``(N, K)`` in what the net returned: a tensor, `.logits`, a mapping, or the first of several."""
@@ -120,6 +139,11 @@ class Model:
             raise InputError(
                 f"The net must return class scores (N, K). Got {tuple(scores.shape)}. "
                 "For maps of scores give a target function: target=lambda output: output[...].mean(...)."
+            )
+        if self.classes is not None and scores.shape[1] != len(self.classes):
+            raise InputError(
+                f"The model has {len(self.classes)} class names, and the net {scores.shape[1]} outputs. "
+                "Give one name per output, in the net's order."
             )
         if self.task in ("classification", "tabular") and self.output == "logits":
             _refuse_probabilities(scores.detach())
@@ -199,7 +223,8 @@ class Model:
 
         def run(frame: Tensor) -> Tensor:
             given = frame if self.preprocess is None else self.preprocess.normalise(frame)
-            return layers.trial_scores(torch.func.functional_call(self.net, awake, (given,)))
+            with self._net_errors(frame):
+                return layers.trial_scores(torch.func.functional_call(self.net, awake, (given,)))
 
         if name is None:
             return layers.find(self.net, noise, run)
@@ -216,8 +241,8 @@ def pick_device(device: str | torch.device) -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"The device '{device}' cannot be used: {first} Use device='auto' or 'cpu'.") from None
+        first = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"The device '{device}' cannot be used: {first}. Use device='auto' or 'cpu'.") from None
     return chosen
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _GREY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R 601, as pillow converts to "L"
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Order = Literal["RGB", "BGR"]
+Fit = Literal["shorter", "longer"]
 Size = tuple[int, int]
 
 
@@ -38,14 +40,25 @@ class Preprocess:
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    order: Literal["RGB", "BGR"] = "RGB"
-    fit: Literal["shorter", "longer"] = "shorter"
+    order: Order = "RGB"
+    fit: Fit = "shorter"
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or min(self.std) <= 0 or min(self.size) < 1:
+        for name, expects, holds in (
+            ("size", "(H, W), both at least 1", _is_size(self.size)),
+            ("resize", "None, an integer, or (rows, columns)", self.resize is None or _is_side_or_size(self.resize)),
+            ("interpolation", _listed(Interpolation), self.interpolation in get_args(Interpolation)),
+            ("mean", "one number per channel", _are_numbers(self.mean)),
+            ("std", "one number above 0 per channel, as many as mean", _are_numbers(self.std)),
+            ("order", _listed(Order), self.order in get_args(Order)),
+            ("fit", _listed(Fit), self.fit in get_args(Fit)),
+        ):
+            if not holds:
+                raise InputError(f"Preprocess: {name} must be {expects}. Got {getattr(self, name)!r}.")
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise InputError(
-                "Preprocess: size must be positive, mean and std of one length, std above 0. "
-                f"Got size {self.size}, mean {self.mean}, std {self.std}."
+                f"Preprocess: std must be one number above 0 per channel, as many as mean. "
+                f"Got mean {self.mean}, std {self.std}."
             )
 
     @property
@@ -58,7 +71,8 @@ class Preprocess:
         pixels = to_channels(pixels, self.channels)
         rows, columns = pixels.shape[1:]
         new_rows, new_columns = self._resized(rows, columns)
-        border = self.mean if self.fit == "longer" else (0.0,) * self.channels
+        grey = tuple(round(255 * m) / 255 for m in self.mean)  # as it is stored in an 8-bit photo
+        border = grey if self.fit == "longer" else (0.0,) * self.channels
         frame, top, left = _crop(_resize(pixels, new_rows, new_columns, self.interpolation), self.size, border)
         scale = (rows / new_rows, columns / new_columns)
         offset = (top * scale[0], left * scale[1])
@@ -186,9 +200,12 @@ def _from_timm(source: Mapping[str, Any]) -> Preprocess:
     resize: int | Size = (int(rows / crop), int(columns / crop))
     if mode in ("center", "border") and rows == columns:
         resize = int(rows / crop)
+    absent = [k for k in ("mean", "std") if k not in source]
+    if absent:
+        raise InputError(f"Preprocess: timm's configuration lacks {', '.join(absent)}. It has {sorted(source)}.")
     mean, std = (tuple(float(v) for v in source[k])[:channels] for k in ("mean", "std"))
     how = source.get("interpolation", "bicubic")
-    fit: Literal["shorter", "longer"] = "longer" if mode == "border" else "shorter"
+    fit: Fit = "longer" if mode == "border" else "shorter"
     return Preprocess((rows, columns), resize, "bicubic" if how == "random" else how, mean, std, fit=fit)
 
 
@@ -210,15 +227,18 @@ def _from_huggingface(source: Any) -> Preprocess:
         )
     normal = getattr(source, "do_normalize", True)
     mean, std = (tuple(source.image_mean), tuple(source.image_std)) if normal else ((0.0,) * 3, (1.0,) * 3)
-    resize: int | Size | None = size.get("shortest_edge") or _pair(size)
+    edge, percent = size.get("shortest_edge"), getattr(source, "crop_pct", None)
     frame = _pair(crop) if getattr(source, "do_center_crop", False) and crop else None
-    if frame is None:
-        edge = size.get("shortest_edge")
-        frame = (edge, edge) if edge else _pair(size)
-    if frame is None:
+    resize: int | Size | None = edge or _pair(size)
+    if edge and percent:  # ConvNeXt: crops a larger picture below 384 pixels, resizes to a square from there on
+        resize, frame = (int(edge / percent) if edge < 384 else (edge, edge)), (edge, edge)
+    frame = frame or ((edge, edge) if edge else _pair(size))
+    if frame is None or not getattr(source, "do_resize", True):
         raise InputError(f"Preprocess: cannot read the processor's size {size}. Give a Preprocess of your own.")
-    how = Image.Resampling(getattr(source, "resample", 2) or 2).name.lower()
-    return Preprocess(frame, resize, how, mean, std)  # type: ignore[arg-type]
+    resample = getattr(source, "resample", None)
+    how: Any = Image.Resampling(2 if resample is None else int(resample)).name.lower()
+    order: Order = "BGR" if getattr(source, "do_flip_channel_order", False) else "RGB"
+    return Preprocess(frame, resize, how, mean, std, order)
 
 
 def _from_compose(steps: Any) -> Preprocess:
@@ -242,6 +262,22 @@ def _from_compose(steps: Any) -> Preprocess:
             raise InputError("Preprocess: the Compose fixes no frame size; it needs CenterCrop or Resize((H, W)).")
         values["size"] = values["resize"]
     return Preprocess(**values)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) and v >= 1 for v in value)
+
+
+def _is_side_or_size(value: Any) -> bool:
+    return _is_size(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) > 0 and all(isinstance(v, int | float) for v in value)
+
+
+def _listed(words: Any) -> str:
+    return "one of " + ", ".join(map(repr, get_args(words)))
 
 
 def _pair(size: Mapping[str, int]) -> Size | None:

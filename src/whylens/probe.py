@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -363,6 +363,8 @@ class Probe:
 
 def score_kind(model: Model, score: Score) -> Score:
     """The score in force: logits where the net gives them; a logit of a net that gives probabilities is refused."""
+    if score not in get_args(Score):
+        raise InputError(f"score must be one of {', '.join(map(repr, get_args(Score)))}. Got {score!r}.")
     if score == "auto":
         return "logit" if model.output == "logits" else "probability"
     if score == "logit" and model.output == "probabilities":

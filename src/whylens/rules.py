@@ -112,29 +112,51 @@ class _Ruled(torch.autograd.Function):
         return passed.clamp(min=0), None, None, None
 
 
-class _RuledPool(torch.autograd.Function):
-    """One max pooling; `function` gives values and the winners' flat indices."""
+@dataclass(frozen=True)
+class _Pool:
+    """One call of a max pooling with everything but its input; `indexed` also gives the winners' flat indices."""
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], tuple[Tensor, Tensor]], switch: Switch) -> Tensor:
-        values, winners = function(x)
-        ctx.save_for_backward(x, values, winners)
-        ctx.function, ctx.switch, ctx.index = function, switch, len(switch.kinds)
-        return values
+    function: Callable[..., Tensor]
+    indexed: Callable[..., tuple[Tensor, Tensor]]
+    rest: tuple[Any, ...]
+    options: Mapping[str, Any]
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        x, values, winners = ctx.saved_tensors
-        (gradient,) = gradients
-        if ctx.switch.rule != "rescale":
-            return _scatter(gradient, winners, x), None, None
-        x0 = ctx.switch.baseline[ctx.index]
-        values0, winners0 = (t.expand_as(values) for t in ctx.function(x0))
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.function(x, *self.rest, **self.options)
+
+    def tangent(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """Every window's gradient at its winner."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (product,) = torch.autograd.grad(self(leaf), leaf, gradient)
+        return product
+
+    def secant(self, x: Tensor, x0: Tensor, gradient: Tensor) -> Tensor:
+        """What each side's winner gained over the other side's, over its own difference; windows may overlap."""
+        values, winners = self.indexed(x, *self.rest, **self.options)
+        values0, winners0 = (t.expand_as(values) for t in self.indexed(x0, *self.rest, **self.options))
         top = torch.maximum(values, values0)
         moved = _scatter(gradient * (top - values0), winners, x) + _scatter(gradient * (values - top), winners0, x)
         difference = x - x0
         flat = difference.abs() < FLAT
-        return torch.where(flat, _scatter(gradient, winners, x), moved / difference.masked_fill(flat, 1)), None, None
+        return torch.where(flat, self.tangent(x, gradient), moved / difference.masked_fill(flat, 1))
+
+
+class _RuledPool(torch.autograd.Function):
+    """One max pooling whose backward follows the switch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: _Pool, switch: Switch) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.function, ctx.switch, ctx.index = function, switch, len(switch.kinds)
+        return function(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (x,), gradient, function = ctx.saved_tensors, gradients[0], ctx.function
+        if ctx.switch.rule == "rescale":
+            return function.secant(x, ctx.switch.baseline[ctx.index], gradient), None, None
+        return function.tangent(x, gradient), None, None
 
 
 def _scatter(values: Tensor, winners: Tensor, like: Tensor) -> Tensor:
@@ -187,13 +209,10 @@ class Recording(TorchFunctionMode):
         if options.pop("return_indices", False) or not batched or not recorded:
             return func(x, *rest, **options)
 
-        def function(t: Tensor) -> tuple[Tensor, Tensor]:
-            values, winners = _INDEXED[func](t, *rest, **options)
-            return values, winners
-
+        function = _Pool(func, _INDEXED[func], rest, options)
         if self.into is not None:
             self.into.append(x.detach())
-            return function(x)[0]
+            return function(x)
         values = _RuledPool.apply(x, function, self.switch)
         self._note("pool", x)
         return values

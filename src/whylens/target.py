@@ -72,8 +72,8 @@ def _fixed(values: list[Any], model: Model) -> Target:
     numbers = []
     for value in values:
         number = _number(value, model)
-        if number < 0:
-            raise InputError(f"target: outputs are counted from 0. Got {number}.")
+        if not 0 <= number < 2**31:
+            raise InputError(f"target: outputs are counted from 0 to one less than their number. Got {number}.")
         numbers.append(number)
     return Target(fixed=torch.tensor(numbers, dtype=torch.long))
 

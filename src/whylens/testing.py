@@ -157,7 +157,7 @@ def leaves_the_world_as_found(case: Case) -> None:
         handle = model.net.register_forward_hook(_raise)
         try:
             _run(case, model, frames)
-        except RuntimeError as error:
+        except (RuntimeError, WhylensError) as error:
             _hold("planned" in str(error), f"{_name(case)}: the net's own error was replaced by {error!r}")
         else:
             raise ContractError(f"{_name(case)}: an error of the net was swallowed")

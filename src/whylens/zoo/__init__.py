@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from .. import _plugins
 from ..errors import InputError
-from ..model import Model, Output, Task, pick_device
+from ..model import Model, Output, Task
+
+_WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,10 @@ class Opened:
     task: Task = "classification"
     layer: str | None = None
     differentiable: bool = True
-    model: Model | None = None  # where the source made a whole Model
+    reshape_transform: Callable[[Tensor], Tensor] | None = None
+    name: str | None = None  # another than the words it was asked with
+    source: Mapping[str, Any] | None = None  # how to make it again, where not by those words
+    find_preprocess: Callable[[], Any] | None = None  # asked only where the caller gives none
 
 
 class Source(Protocol):
@@ -74,26 +80,24 @@ def load_model(
     known = sources()
     source = next((s for s in known.values() if s.answers(spec)), None)
     if source is None:
-        spellings = ", ".join(s.SPELLING for s in known.values())
-        raise InputError(f"No model '{spec}'. A model is one of: {spellings}. Names: whylens models.")
+        raise _unknown(spec, known)
     if weights not in ("default", "none") and not Path(weights).is_file():
         raise InputError(f"weights: no file '{weights}'. Give 'default', 'none' or a file.")
     opened: Opened = source.open(spec, weights)
-    if opened.model is not None:
-        model = opened.model
-        model.net.to(pick_device(device))
-        return model
+    if preprocess is None:
+        preprocess = opened.preprocess if opened.find_preprocess is None else opened.find_preprocess()
     return Model(
         opened.net,
-        preprocess=preprocess if preprocess is not None else opened.preprocess,
+        preprocess=preprocess,
         classes=read_classes(classes) if classes is not None else opened.classes,
         layer=layer or opened.layer,
         task=task or opened.task,
         output=output or opened.output,
         device=device,
-        name=spec,
+        reshape_transform=opened.reshape_transform,
+        name=opened.name or spec,
         differentiable=opened.differentiable,
-        source={"spec": spec, "weights": weights},
+        source=opened.source or {"spec": spec, "weights": weights},
     )
 
 
@@ -102,9 +106,25 @@ def read_classes(classes: Sequence[str] | str | Path) -> Sequence[str]:
     if not isinstance(classes, str | Path):
         return classes
     try:
-        return [line.strip() for line in Path(classes).read_text("utf-8-sig").splitlines() if line.strip()]
+        names = [line.strip() for line in Path(classes).read_text("utf-8-sig").rstrip().splitlines()]
     except (OSError, UnicodeDecodeError):
         raise InputError(f"classes: '{classes}' is no readable text file with one class name per line.") from None
+    if "" in names:
+        raise InputError(f"classes: every line of '{classes}' must hold a name. Line {names.index('') + 1} is empty.")
+    return names
+
+
+def _unknown(spec: str, known: Mapping[str, Any]) -> InputError:
+    """The sentence for words no source answers to; a short name is met with its full spelling."""
+    if Path(spec).suffix.lower() in _WEIGHTS:
+        return InputError(
+            f"'{spec}' can hold weights, not how the net is built. Name the net, and give the file as weights."
+        )
+    full = {name.rpartition(":")[2]: name for source in known.values() for name in source.names()}
+    near = get_close_matches(spec.lower(), full, n=1)
+    hint = f" Did you mean '{full[near[0]]}'?" if near else ""
+    spellings = ", ".join(source.SPELLING for source in known.values())
+    return InputError(f"No model '{spec}'.{hint} A model is one of: {spellings}. Names: whylens models.")
 
 
 def suffix(spec: str, prefix: str) -> str | None:

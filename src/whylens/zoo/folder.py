@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +64,21 @@ def open(spec: str, weights: str) -> Opened:
     path = Path(spec)
     try:
         said: dict[str, Any] = json.loads((path / "model.json").read_text("utf-8"))
-        version = said["format"]
+        version, inner = int(said["format"]), str(said["source"]["spec"])
     except FileNotFoundError:
-        raise InputError(f"The folder '{path}' holds no model.json. whylens.save_model(model, folder) writes one.") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise InputError(f"'{path / 'model.json'}' is damaged.") from None
+        raise InputError(
+            f"The folder '{path}' holds no model.json. whylens.save_model(model, folder) writes one."
+        ) from None
+    except (OSError, ValueError, LookupError, TypeError):
+        raise InputError(f"'{path / 'model.json'}' is damaged. Save the model again.") from None
     if version > FORMAT:
         raise InputError(f"'{path}' has format {version}, newer than the {FORMAT} known here. Update whylens.")
-    inner = said["source"]["spec"]
     source = next((s for s in sources().values() if s.SPELLING != SPELLING and s.answers(inner)), None)
     if source is None:
         raise InputError(f"'{path}' was made from '{inner}', which cannot be opened here.")
     file = str(path / "weights.safetensors") if weights == "default" else weights
     opened: Opened = source.open(inner, file)
-    preprocess = None if said["preprocess"] is None else Preprocess.read(said["preprocess"])
-    net = opened.net if opened.model is None else opened.model.net
-    return Opened(net, preprocess, said["classes"], said["output"], said["task"], said["layer"])
+    known = {key: said.get(key, getattr(opened, key)) for key in ("classes", "output", "task", "layer")}
+    held = said.get("preprocess")
+    preprocess = None if held is None else Preprocess.read(held)
+    return replace(opened, preprocess=preprocess, find_preprocess=None, source=said["source"], **known)

@@ -34,9 +34,19 @@ class OnnxNet(nn.Module):
         for part in parts:
             short = 0 if fixed is None else fixed - len(part)
             given = torch.cat([part, part[-1:].expand(short, *part.shape[1:])]) if short else part
-            (result,) = self.session.run([self.exit], {self.entry: given.contiguous().numpy()})
-            outputs.append(torch.from_numpy(result)[: len(part)])
+            outputs.append(self._run(given)[: len(part)])
         return torch.cat(outputs).to(x.device)
+
+    def _run(self, given: Tensor) -> Tensor:
+        try:
+            (result,) = self.session.run([self.exit], {self.entry: given.contiguous().numpy()})
+            return torch.from_numpy(result)
+        except Exception as error:  # onnxruntime raises its own types, none of them public
+            first = " ".join(str(error).split()).partition(" Please")[0]
+            raise InputError(
+                f"The ONNX file takes frames {self.shape} and refuses {tuple(given.shape)}: {first[:200]}. "
+                "Give a preprocess that fits it."
+            ) from None
 
 
 def names() -> list[str]:
@@ -63,7 +73,7 @@ def open(spec: str, weights: str) -> Opened:
         session = onnxruntime.InferenceSession(spec, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, none of them public
         first = str(error).splitlines()[0]
-        raise InputError(f"'{Path(spec).name}' is no readable ONNX file: {first[:200]}") from None
+        raise InputError(f"'{Path(spec).name}' is no readable ONNX file: {first[:200].rstrip(' .')}.") from None
     net = OnnxNet(session)
     preprocess = None
     if len(net.shape) == 4 and net.shape[1] == 3 and all(isinstance(s, int) for s in net.shape[2:]):

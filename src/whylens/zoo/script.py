@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -44,23 +45,42 @@ def open(spec: str, weights: str) -> Opened:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"{file.name} cannot be run: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{file.name} cannot be run: {_first(error)}.") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise InputError(f"{file.name} has no function '{name}'.")
-    made = function()
-    if isinstance(made, Model):
-        return Opened(made.net, model=made) if weights in ("default", "none") else _filled_model(made, weights)
-    net, preprocess = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(net, nn.Module):
+    try:
+        made = function()
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{file.name}:{name} cannot be run: {_first(error)}.") from error
+    opened = _opened(made)
+    if not isinstance(opened.net, nn.Module):
         raise InputError(
             f"{file.name}:{name} must return a torch module, (module, preprocess) or a whylens.Model. "
             f"Got {type(made).__name__}."
         )
-    return Opened(net if weights in ("default", "none") else fill(lambda _classes: net, weights), preprocess)
+    if weights not in ("default", "none"):
+        fill(lambda _classes: opened.net, weights)
+    return opened
 
 
-def _filled_model(model: Model, weights: str) -> Opened:
-    fill(lambda _classes: model.net, weights)
-    return Opened(model.net, model=model)
+def _opened(made: Any) -> Opened:
+    if not isinstance(made, Model):
+        return Opened(*made) if isinstance(made, tuple) and len(made) == 2 else Opened(made)
+    return Opened(
+        made.net,
+        made.preprocess,
+        classes=made.classes,
+        output=made.output,
+        task=made.task,
+        layer=made.layer_name,
+        differentiable=made.differentiable,
+        reshape_transform=made.reshape_transform,
+        name=made.name,
+    )
+
+
+def _first(error: BaseException) -> str:
+    """The error's kind and its first line: the whole of it may be a page."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]).rstrip(".")

@@ -31,8 +31,12 @@ def open(spec: str, weights: str) -> Opened:
     import timm
 
     name = suffix(spec, "timm") or ""
-    if not timm.is_model(name.split(".")[0]):
+    plain, _, tag = name.partition(".")
+    if not timm.is_model(plain):
         raise no_such("model", name, timm.list_models(), "All names: whylens models.")
+    tags = timm.list_pretrained(f"{plain}.*")
+    if tag and name not in tags:
+        raise no_such("weights", name, tags, f"Those of {plain}: {', '.join(tags) or 'none'}.")
 
     def make(classes: int | None) -> nn.Module:
         options = {} if classes is None else {"num_classes": classes}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -35,7 +38,9 @@ def open(spec: str, weights: str) -> Opened:
     if name not in known:
         raise no_such("model", name, known, "All names: whylens models.")
     default = zoo.get_model_weights(name).DEFAULT
-    extra: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    extra: dict[str, Any] = (
+        {"init_weights": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    )
 
     def make(classes: int | None) -> nn.Module:
         options = extra | ({} if classes is None else {"num_classes": classes})
@@ -53,14 +58,31 @@ def open(spec: str, weights: str) -> Opened:
 def downloaded(make: Any, spec: str) -> nn.Module:
     """A net with weights that its package fetches; without a connection one sentence."""
     try:
-        net: nn.Module = make()
+        with hushed():
+            net: nn.Module = make()
+    except InputError:
+        raise
     except (OSError, RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"The default weights of {spec} cannot be fetched: {first[:200]}. "
-            "Give --weights FILE, or --weights none for random ones."
+            f"The default weights of {spec} cannot be fetched: {first[:200].rstrip(' .')}. "
+            "Give a file as weights, or 'none' for random ones."
         ) from None
     return net
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without the pages that packages log about a failed download: the error says it in one sentence."""
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "transformers")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _outputs(net: nn.Module) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,35 @@ def read(path: str | Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise InputError(f"weights: '{path.name}' is no readable safetensors file: {error}.") from None
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise InputError(
-            f"weights: '{path.name}' holds pickled objects, not tensors alone; opening it could run any code. "
-            "Where you trust it, convert it once: torch.save(net.state_dict(), 'weights.pt')."
-        ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"weights: '{path.name}' cannot be read: {first}.") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what is in the file is not ours: a damaged one makes torch raise anything
+        raise InputError(f"weights: '{path.name}' {_refusal(path, error)}") from None
     return _unwrapped(held, path.name)
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Why torch does not read a file, and the way out."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(2)
+    except OSError as closed:
+        return f"cannot be read: {closed.strerror or closed}."
+    if "TorchScript" in str(error):
+        return "is a TorchScript program, not a state dict. Convert it: torch.save(program.state_dict(), 'weights.pt')."
+    if isinstance(error, pickle.UnpicklingError) and head in (
+        b"PK",
+        b"\x80\x02",
+        b"\x80\x03",
+        b"\x80\x04",
+        b"\x80\x05",
+    ):
+        return (
+            "holds pickled objects, not tensors alone; opening it could run any code. "
+            "Where you trust it, convert it once: torch.save(net.state_dict(), 'weights.pt')."
+        )
+    return "is damaged, cut short, or no file of torch.save. Fetch it again, or save net.state_dict()."
 
 
 def _unwrapped(held: Any, name: str) -> dict[str, Tensor]:
@@ -52,6 +72,16 @@ def _unwrapped(held: Any, name: str) -> dict[str, Tensor]:
     return {str(k): v for k, v in held.items()}
 
 
+def _bare(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes of wrappers around the net, one inside the other, until a name fits."""
+    while not set(state) & set(own):
+        prefix = next((p for p in _PREFIXES if all(k.startswith(p) for k in state)), None)
+        if prefix is None:
+            break
+        state = {k.removeprefix(prefix): v for k, v in state.items()}
+    return state
+
+
 def fill(make: Callable[[int | None], nn.Module], path: str | Path) -> nn.Module:
     """A net made by ``make(classes)`` with the weights of a file; a head of another size is made to fit.
 
@@ -60,9 +90,7 @@ def fill(make: Callable[[int | None], nn.Module], path: str | Path) -> nn.Module
     state, name = read(path), Path(path).name
     net = make(None)
     own = net.state_dict()
-    for prefix in _PREFIXES:
-        if not set(state) & set(own) and all(k.startswith(prefix) for k in state):
-            state = {k.removeprefix(prefix): v for k, v in state.items()}
+    state = _bare(state, own)
     unlike = [k for k in own if k in state and own[k].shape != state[k].shape]
     heads = {state[k].shape[0] for k in unlike if own[k].shape[1:] == state[k].shape[1:]}
     if unlike and len(heads) == 1:
