@@ -84,7 +84,7 @@ def test_methods(command: Command) -> None:
     assert said.code == 0
     for name, row in rows.items():
         assert f"{name}: {row['says']}" in said.out
-    for column in ("needs", "tables", "black box", "scope", "passes", "parameters"):
+    for column in ("gradients", "layer", "tables", "black box", "scope", "passes", "parameters"):
         assert column in said.out.splitlines()[0]
 
 

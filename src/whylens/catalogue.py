@@ -35,8 +35,8 @@ def describe_methods() -> list[dict[str, Any]]:
             {
                 "method": name,
                 "needs": ", ".join(facts.needs),
-                "gradients": not facts.black_box,
-                "layer": "layer" in facts.needs,
+                "gradients": "no" if facts.black_box else "yes",
+                "layer": "yes" if "layer" in facts.needs else "no",
                 "black box": "yes" if facts.black_box else "no",
                 "tables": "yes" if facts.tables else "no",
                 "scope": facts.scope,

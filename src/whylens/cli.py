@@ -116,7 +116,7 @@ def methods(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    _table(rows, ["method", "needs", "tables", "black box", "scope", "map", "passes", "parameters"])
+    _table(rows, ["method", "gradients", "layer", "black box", "tables", "scope", "map", "passes", "parameters"])
     for row in rows:
         typer.echo(f"{row['method']}: {row['says']}")
 
