@@ -215,3 +215,24 @@ def test_grids_by_shape(
 ) -> None:
     found = grid.infer(shape, frame)
     assert (None if found is None else (found.layout, found.size, found.prefix)) == expected
+
+
+def test_a_detector_is_explained_at_a_named_layer_by_a_function_of_its_output() -> None:
+    class Detects(nn.Module):
+        """Returns what torchvision's detectors do: a list of mappings, one per image."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 1)
+
+        def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
+            scores = self.head(F.relu(self.features(x)).mean((2, 3))).sigmoid()
+            return [{"labels": torch.tensor([1]), "scores": s} for s in scores]
+
+    model = whylens.Model(Detects(), layer="features", task="detection")
+    frames = torch.rand(2, 3, 8, 8)
+    best = lambda output: torch.stack([found["scores"][0] for found in output])  # noqa: E731
+    found = whylens.explain(model, frames, target=best, params={"relu": False})
+    assert found.maps.shape == (2, 1, 8, 8)
+    assert found.maps.any()
+    assert whylens.Model(Detects()).layer(shape=(3, 8, 8)).name == "features"

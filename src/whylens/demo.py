@@ -20,7 +20,7 @@ METHODS = (
     "saliency",
     "guided_backprop",
     "deep_lift",
-    "integrated_gradients:steps=32",
+    "integrated_gradients:steps=96",
 )
 
 INTRO = (

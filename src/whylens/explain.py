@@ -92,6 +92,8 @@ def explain_many(
     model = model if isinstance(model, Model) else Model(model)
     images = images if isinstance(images, Images) else load_images(images)
     size = _batch_size(batch_size)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise InputError(f"seed must be an integer >= 0. Got {seed!r}.")
     if precision not in ("float32", "auto"):
         raise InputError(f"precision must be 'float32' or 'auto'. Got {precision!r}.")
     jobs = [_job(Method.read(m), model, target, len(images), seed) for m in _sequence(methods)]

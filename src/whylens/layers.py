@@ -251,9 +251,23 @@ def trial_scores(output: Any) -> Tensor:
     if hasattr(output, "logits"):
         output = output.logits
     value = first_tensor(output)
-    if value is None:
-        raise InputError(f"The net returns {type(output).__name__}, in which no tensor can be found.")
-    return value.flatten(1) if value.ndim > 1 else value[:, None]
+    held = [value] if value is not None else _all_tensors(output)
+    if not held:
+        raise InputError(
+            f"The net returns {type(output).__name__}, in which no tensor of numbers can be found. "
+            "Wrap it so that it returns its scores."
+        )
+    if value is not None:
+        return value.flatten(1) if value.ndim > 1 else value[:, None]
+    return torch.cat([tensor.flatten() for tensor in held])[None]
+
+
+def _all_tensors(output: Any) -> list[Tensor]:
+    """Every tensor of numbers in nested lists, tuples and mappings: what detectors return."""
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple | list) else ()
+    return [tensor for value in values for tensor in _all_tensors(value)]
 
 
 def awakened(net: nn.Module) -> dict[str, Tensor]:

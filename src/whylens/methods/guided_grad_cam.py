@@ -9,7 +9,7 @@ from ..probe import Probe
 from ..residual import rule_reach
 
 
-@MethodFacts(needs=("input gradient", "layer"), unit="score^2 per frame value", signed=True, backwards="2")
+@MethodFacts(needs=("input gradient", "layer"), unit="score squared per frame value", signed=True, backwards="2")
 def guided_grad_cam(probe: Probe) -> Maps:
     """Guided backpropagation times the upsampled Grad-CAM of the same target.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def save_model(model: Model, folder: str | Path) -> Path:
     said = {
         "format": FORMAT,
         "kind": "whylens.Model",
-        "source": model.source,
+        "source": _anywhere(model.source),
         "preprocess": None if model.preprocess is None else model.preprocess.as_dict(),
         "classes": model.classes,
         "layer": model.layer_name,
@@ -55,6 +56,13 @@ def save_model(model: Model, folder: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"Cannot write '{path}': {error.strerror or error}.") from None
     return path
+
+
+def _anywhere(source: Mapping[str, Any]) -> dict[str, Any]:
+    """A source that also opens from another folder: the path of the user's own code made whole."""
+    file, colon, name = str(source["spec"]).rpartition(":")
+    whole = f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else source["spec"]
+    return {**source, "spec": whole}
 
 
 def open(spec: str, weights: str) -> Opened:
@@ -76,6 +84,11 @@ def open(spec: str, weights: str) -> Opened:
     source = next((s for s in sources().values() if s.SPELLING != SPELLING and s.answers(inner)), None)
     if source is None:
         raise InputError(f"'{path}' was made from '{inner}', which cannot be opened here.")
+    if ".py" in inner and not Path(inner).is_absolute():
+        raise InputError(
+            f"'{path}' would run the code of '{inner}', which may have come along with it. "
+            "Open that file yourself where you trust it: load_model('FILE.py:FUNCTION', weights=...)."
+        )
     file = str(path / "weights.safetensors") if weights == "default" else weights
     opened: Opened = source.open(inner, file)
     known = {key: said.get(key, getattr(opened, key)) for key in ("classes", "output", "task", "layer")}

@@ -34,7 +34,7 @@ def open(spec: str, weights: str) -> Opened:
     try:
         import transformers
     except ImportError:
-        raise MissingExtra("hf: models", "transformers", "hf") from None
+        raise MissingExtra("Opening hf: models", "transformers", "hf") from None
     name = suffix(spec, "hf") or ""
     auto = transformers.AutoModelForImageClassification
     config = _config(transformers, name)

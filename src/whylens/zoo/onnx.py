@@ -64,7 +64,7 @@ def open(spec: str, weights: str) -> Opened:
     try:
         import onnxruntime
     except ImportError:
-        raise MissingExtra("ONNX models", "onnxruntime", "onnx") from None
+        raise MissingExtra("Opening ONNX files", "onnxruntime", "onnx") from None
     if weights != "default":
         raise InputError("An ONNX file holds its own weights; leave --weights out.")
     if not Path(spec).is_file():
