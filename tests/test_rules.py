@@ -174,6 +174,24 @@ def test_max_pooling_by_hand() -> None:
     torch.testing.assert_close(shares, torch.tensor([[1.0, 0.0]]))
 
 
+def test_a_constant_baseline_ties_and_the_images_winner_takes_its_own_loss() -> None:
+    """max of (-3, -1, -4, -2) against a baseline of zeros: the winner lost 1, wherever it stands."""
+    window = torch.tensor([[-3.0, -1.0], [-4.0, -2.0]])
+    for turned in (window, window.flip(0), window.flip(1), window.T):
+        net = Net(lambda x: x)
+        net.forward = lambda x: F.max_pool2d(x, 2).flatten(1).expand(-1, 2)  # type: ignore[method-assign]
+        shares = gradient(net, turned[None, None], "rescale", torch.zeros(1, 1, 2, 2)) * turned
+        torch.testing.assert_close(shares[0, 0], torch.where(turned == -1, -1.0, 0.0))
+
+
+def test_a_difference_below_rounding_still_takes_its_share_of_a_pool() -> None:
+    x, x0 = torch.tensor([[2e-8, 0.0]]), torch.tensor([[0.0, 1e-8]])
+    net = Net(lambda x: x)
+    net.forward = lambda x: F.max_pool1d(x[:, None], 2).flatten(1).expand(-1, 2)  # type: ignore[method-assign]
+    shares = gradient(net, x, "rescale", x0) * (x - x0)
+    torch.testing.assert_close(shares, torch.tensor([[1e-8, 0.0]]), rtol=1e-4, atol=1e-12)
+
+
 def test_an_alias_left_by_an_in_place_call_is_seen() -> None:
     """x + relu_(x) uses the rectified x twice; a copy that forgets the aliasing gives x + relu(x)."""
     net = Net(lambda x: x + F.relu(x, inplace=True))

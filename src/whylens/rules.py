@@ -132,13 +132,19 @@ class _Pool:
         return product
 
     def secant(self, x: Tensor, x0: Tensor, gradient: Tensor) -> Tensor:
-        """What each side's winner gained over the other side's, over its own difference; windows may overlap."""
+        """What each side's winner gained over the other side's, over its own difference; windows may overlap.
+
+        Where the image's winner also wins in the baseline it is the baseline's winner: on a constant baseline all
+        cells of a window tie, and the first one would take losses that are not its own.
+        """
         values, winners = self.indexed(x, *self.rest, **self.options)
         values0, winners0 = (t.expand_as(values) for t in self.indexed(x0, *self.rest, **self.options))
+        same = x0.expand_as(x).flatten(2).gather(2, winners.flatten(2)).view(winners.shape)
+        winners0 = torch.where(same == values0, winners, winners0)
         top = torch.maximum(values, values0)
         moved = _scatter(gradient * (top - values0), winners, x) + _scatter(gradient * (values - top), winners0, x)
         difference = x - x0
-        flat = difference.abs() < FLAT
+        flat = difference == 0  # elsewhere the gain is no larger than the difference
         return torch.where(flat, self.tangent(x, gradient), moved / difference.masked_fill(flat, 1))
 
 
