@@ -757,5 +757,5 @@ def test_a_folder_saved_from_ones_own_code_opens_from_anywhere(tmp_path: Path, m
     said["source"]["spec"] = "mine.py:make"
     (tmp_path / "kept" / "model.json").write_text(json.dumps(said), "utf-8")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(whylens.InputError, match="would run the code of 'mine.py:make'"):
+    with pytest.raises(whylens.InputError, match=r"would run the code of 'mine\.py:make'"):
         load_model("kept")
