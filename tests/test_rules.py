@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -236,3 +237,28 @@ def test_one_baseline_row_serves_the_whole_batch() -> None:
     )
     assert one.passes.forwards == 5 + 1
     assert many.passes.forwards == 5 + 5
+
+
+NORMS = [(nn.BatchNorm1d, (4, 5)), (nn.BatchNorm2d, (4, 5, 3, 2)), (nn.BatchNorm3d, (4, 5, 2, 3, 2))]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("norm", "shape"), NORMS)
+def test_batch_norm_is_the_same(norm: type[nn.Module], shape: tuple[int, ...], training: bool) -> None:
+    layer: Any = norm(5).double()
+    with torch.no_grad():
+        for tensor in (layer.weight, layer.bias, layer.running_mean):
+            tensor.copy_(torch.randn(5, generator=torch.Generator().manual_seed(3)))
+        layer.running_var.uniform_(0.5, 2)
+    layer.train(training)
+    x = values(*shape).requires_grad_()
+
+    def forward_and_backward() -> tuple[Tensor, Tensor]:
+        out = layer(x)
+        weights = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view(out.shape)
+        return out, torch.autograd.grad((out * weights).sum(), x)[0]
+
+    expected = forward_and_backward()
+    with rules.Recording(rules.Switch()):
+        found = forward_and_backward()
+    torch.testing.assert_close(found, expected)

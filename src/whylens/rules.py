@@ -165,6 +165,19 @@ class _RuledPool(torch.autograd.Function):
         return function.tangent(x, gradient), None, None
 
 
+class _Affine(torch.autograd.Function):
+    """Batch norm in evaluation: one scale and one shift per channel, and a backward that is one product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        ctx.save_for_backward(scale)
+        return torch.addcmul(shift, x, scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0] * ctx.saved_tensors[0], None, None
+
+
 def _scatter(values: Tensor, winners: Tensor, like: Tensor) -> Tensor:
     """Values added at the flat indices of their winners, in the shape of `like`; windows may overlap."""
     out = torch.zeros(like.shape, dtype=values.dtype, device=values.device).flatten(2)
@@ -190,6 +203,8 @@ class Recording(TorchFunctionMode):
     ) -> Any:
         """Called by torch for every function on tensors."""
         options = dict(kwargs or {})
+        if func is F.batch_norm and not options["training"] and options["weight"] is not None:
+            return _batch_norm(args[0], args[1], args[2], options)
         x = args[0] if args else options.get("input")
         kind = _kind(func, args[1:], options)
         if kind is None or not isinstance(x, Tensor) or not x.is_floating_point():
@@ -226,6 +241,13 @@ class Recording(TorchFunctionMode):
     def _note(self, kind: Kind, x: Tensor) -> None:
         self.switch.kinds.append(kind)
         self.switch.shapes.append(tuple(x.shape[1:]))
+
+
+def _batch_norm(x: Tensor, mean: Tensor, variance: Tensor, options: Mapping[str, Any]) -> Tensor:
+    scale = options["weight"] * (variance + options["eps"]).rsqrt()
+    channels = (-1, *[1] * (x.ndim - 2))
+    result: Tensor = _Affine.apply(x, scale.view(channels), (options["bias"] - mean * scale).view(channels))
+    return result
 
 
 def pair(switch: Switch, recorded: list[Tensor]) -> None:
