@@ -243,3 +243,17 @@ def test_tables_take_only_methods_that_do() -> None:
     assert whylens.explain(table, torch.rand(6, 4), method="deep_lift").maps.shape == (6, 4)
     with pytest.raises(whylens.InputError, match="explains images, not tables"):
         whylens.explain(table, torch.rand(6, 4), method="grad_cam")
+
+
+def test_layers_given_as_modules_are_told_apart_by_name() -> None:
+    held = model()
+    methods = [Method("grad_cam", layer=held.net.low), Method("grad_cam", layer=held.net.high)]
+    assert list(whylens.explain_many(held, FRAMES, methods=methods)) == ["grad_cam:layer=low", "grad_cam:layer=high"]
+    assert whylens.explain(held, FRAMES, layer=held.net.low).label == "grad_cam:layer=low"
+    with pytest.raises(whylens.InputError, match="not a part of this net"):
+        whylens.explain(held, FRAMES, layer=nn.ReLU())
+
+
+def test_a_model_by_name_is_opened_first() -> None:
+    with pytest.raises(whylens.InputError, match=r"Open it: whylens\.load_model\('efficientnet-lite0'\)"):
+        whylens.explain("efficientnet-lite0", FRAMES)  # type: ignore[arg-type]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from . import layers
 from . import target as targets
 from ._progress import track
 from .collect import Job, Row, finished
@@ -70,7 +72,7 @@ def explain(
         seed=seed,
         progress=progress,
     )
-    return many[request.key]
+    return next(iter(many.values()))
 
 
 def explain_many(
@@ -89,14 +91,15 @@ def explain_many(
 
     A `Method` may carry its own layer, target and parameters; its label is the key. The rest is as in `explain`.
     """
-    model = model if isinstance(model, Model) else Model(model)
+    model = _model(model)
     images = images if isinstance(images, Images) else load_images(images)
     size = _batch_size(batch_size)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise InputError(f"seed must be an integer >= 0. Got {seed!r}.")
     if precision not in ("float32", "auto"):
         raise InputError(f"precision must be 'float32' or 'auto'. Got {precision!r}.")
-    jobs = [_job(Method.read(m), model, target, len(images), seed) for m in _sequence(methods)]
+    requests = [_by_name(Method.read(m), model) for m in _sequence(methods)]
+    jobs = [_job(request, model, target, len(images), seed) for request in requests]
     _refuse_double([job.method.key for job in jobs])
     batch = _Batches(model, jobs, score_kind(model, score))
     failures: dict[str, str] = {}
@@ -254,6 +257,19 @@ def _job(method: Method, model: Model, target: Any, count: int, seed: int) -> Jo
             f"A {model.task} model needs a target function: target=lambda output: one score per image (N,)."
         )
     return Job(method, chosen, method.checked_params(seed), seed)
+
+
+def _model(model: Any) -> Model:
+    if isinstance(model, str | Path):
+        raise InputError(f"explain: model must be a Model or a torch module. Open it: whylens.load_model('{model}').")
+    return model if isinstance(model, Model) else Model(model)
+
+
+def _by_name(method: Method, model: Model) -> Method:
+    """A layer given as a module by its name, which tells it from others in labels."""
+    if not isinstance(method.layer, nn.Module):
+        return method
+    return replace(method, layer=layers.resolve(model.net, method.layer))
 
 
 def _with(method: Method, params: Mapping[str, Any] | None, layer: str | nn.Module | None) -> Method:
