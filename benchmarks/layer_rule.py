@@ -35,6 +35,10 @@ def judge(row: dict[str, str]) -> dict[str, str]:
     except whylens.InputError as error:
         verdict = "right (refused)" if "REFUSE" in accepted else "refused"
         return {**found, "verdict": verdict, "says": str(error)[:300], "seconds": f"{time.perf_counter() - start:.1f}"}
+    with torch.no_grad():  # heads that start at zero would make every map zero, wherever it is taken
+        for weight in model.net.parameters():
+            if weight.ndim > 1 and not weight.any():
+                weight.normal_(std=0.02)
     frames = torch.rand((1, *shape), generator=torch.Generator().manual_seed(1))
     raw = whylens.Model(model.net, layer=layer.name)
     method = whylens.Method("grad_cam", params={"relu": False})

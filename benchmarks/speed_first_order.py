@@ -168,7 +168,8 @@ def peak(run: Callable[[], Any]) -> float:
 
 def commit() -> str:
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
-    return found.stdout.strip() or "unknown"
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "../src"], cwd=HERE).returncode
+    return (found.stdout.strip() or "unknown") + ("+changes" if changed else "")
 
 
 def main() -> None:
