@@ -25,7 +25,6 @@ from .model import Model
 from .placement import Placement
 from .probe import Passes, Probe, Score, score_kind
 from .sources import load_images
-from .target import Target
 
 log = logging.getLogger("whylens")
 
@@ -174,13 +173,7 @@ class _Batches:
             yield None
             return
         scores = self.model.scores(passes.trace().output).detach()
-        if job.target.fixed is None:
-            chosen = job.target.indices(scores, slice(None))
-        else:
-            part = Target(fixed=job.target.fixed[torch.tensor(batch.positions)])
-            chosen = part.indices(scores, slice(None))
-        if chosen is not None:
-            yield from chosen.unbind(1)
+        yield from job.target.indices(scores, batch.positions).unbind(1)
 
     def _one(self, job: Job, probe: Probe, rank: int, batch: _Frames) -> None:
         given = job.method.function(probe, **job.params)

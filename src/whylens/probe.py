@@ -64,9 +64,8 @@ class Passes:
 
     def trace(self, *, layer: str | None = None, to_input: bool = False) -> _Trace:
         """The forward with a graph from `layer` or from the frames; run once unless more is asked than was planned."""
-        old = self._trace
-        lacking = old is None or (layer is not None and layer not in old.activations) or (to_input and old.leaf is None)
-        if lacking:
+        trace = self._trace
+        if trace is None or (layer is not None and layer not in trace.activations) or (to_input and trace.leaf is None):
             if (layer is not None or to_input) and not self.model.differentiable:
                 raise InputError(
                     f"{self.model.name} gives no gradients (it is a black box). Use a method that needs scores alone: "
@@ -74,11 +73,9 @@ class Passes:
                 )
             self._layers |= {layer} if layer is not None else set()
             self._to_input |= to_input
-            self._trace = None
-            self._trace = self._run()
-        if self._trace is None:
-            raise InputError("No pass could be run.")
-        return self._trace
+            self._trace = trace = None  # its graph is freed before the next one is built
+            self._trace = trace = self._run()
+        return trace
 
     def reference(self, baseline: Baseline, record: bool) -> tuple[Any, list[Tensor]]:
         """The net's output for a baseline and, with `record`, what entered its nonlinearities."""

@@ -22,13 +22,11 @@ class Target:
     top: int = 1
     function: Callable[[Any], Tensor] | None = None
 
-    def indices(self, scores: Tensor | None, rows: slice) -> Tensor | None:
-        """Outputs ``(n, top)`` for these rows, given their scores ``(n, K)``; None for a function."""
-        if self.function is not None or scores is None:
-            return None
+    def indices(self, scores: Tensor, positions: Sequence[int]) -> Tensor:
+        """Outputs ``(n, top)`` for the images at these positions, given their scores ``(n, K)``."""
         if self.fixed is None:
             return scores.topk(min(self.top, scores.shape[1]), dim=1).indices
-        chosen = self.fixed[rows].to(scores.device)
+        chosen = self.fixed[list(positions)].to(scores.device)
         if bool((chosen >= scores.shape[1]).any()):
             raise InputError(
                 f"target: the net has {scores.shape[1]} outputs, 0 to {scores.shape[1] - 1}. Got {int(chosen.max())}."
