@@ -72,8 +72,8 @@ class _Package(ModuleType):
             super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "testing":
-            return import_module(".testing", __name__)
+        if name in ("demo", "testing"):
+            return import_module(f".{name}", __name__)
         home = _HOME.get(name)
         if home is None:
             raise AttributeError(f"module 'whylens' has no attribute '{name}'")

@@ -6,11 +6,11 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-from .errors import WhylensError
-from .explain import explain_many
-from .output import prepare_folder, summary, write_explanations
-from .sources import load_images
-from .zoo import load_model
+from ..errors import WhylensError
+from ..explain import explain_many
+from ..output import prepare_folder, summary, write_explanations
+from ..sources import load_images
+from ..zoo import load_model
 
 PHOTOS = ("coffee", "chelsea")
 METHODS = (
