@@ -14,12 +14,12 @@ import whylens
 SOURCE = Path(whylens.__file__).parent
 
 LAYERS = [
-    "errors _check _plugins _state _progress",
+    "errors _check _plugins _state _progress _files",
     "placement pixels dicom decode annotations masks images sources explanation words colour sheet picture figure",
     "preprocess grid layers model rules target probe",
-    "contract baseline residual",
+    "contract baseline residual embedding",
     "methods",
-    "collect explain zoo testing",
+    "collect batches explain zoo testing",
     "view",
     "output catalogue",
     "demo",

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-import whylens
 from whylens import InputError, Method, Model, explain, explain_many, load_images, load_model
+from whylens._files import file_name
 
 Command = Callable[..., Any]
 Refused = Callable[..., str]
@@ -444,7 +444,7 @@ def test_bad_photos_among_good_ones(size: str, place: Path, tmp_path: Path, comm
     assert set(held["failures"]) == {"cut.jpg", "empty.jpg"}
     assert "cut.jpg" in (tmp_path / "index.html").read_text("utf-8")
     assert sorted(p.name for p in (tmp_path / "pictures" / "grad_cam").iterdir()) == sorted(
-        f"{whylens.output.file_name(name)}.png" for name in ("föto 1", "föto 2")
+        f"{file_name(name)}.png" for name in ("föto 1", "föto 2")
     )
     explanation = explain(load_model(spec), photos)
     assert explanation.ids == ("föto 1.png", "föto 2.png")

@@ -19,7 +19,8 @@ from PIL import Image
 
 import whylens
 from whylens import Explanation, explain_many, load_model
-from whylens.output import file_name, image_files
+from whylens._files import file_name
+from whylens.output import image_files
 
 Command = Callable[..., Any]
 VERBS = ["explain", "methods", "models", "doctor", "demo"]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import whylens
-from whylens.explanation import FORMAT, write_atomic
+from whylens._files import write_atomic
+from whylens.explanation import FORMAT
 from whylens.testing import SmallNet
 
 FIXTURE = Path(__file__).parent / "fixtures" / "explanation-format-1"

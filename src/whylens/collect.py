@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import __version__
 from .contract import Maps, Method
+from .embedding import Embedded
 from .errors import InputError
 from .explanation import Explanation
 from .images import Images
@@ -35,6 +36,7 @@ class Row:
     placements: list[Placement | None]
     result: Maps
     frame: tuple[int, ...]
+    embedded: Embedded | None = None
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Job:
     params: dict[str, Any]
     seed: int
     layer: str | None = None
+    features: str | None = None  # the layer whose output the maps weigh into embeddings, where they are wanted
     rows: list[Row] = field(default_factory=list)
     seconds: float = 0.0
     cost: tuple[int, int] = (0, 0)

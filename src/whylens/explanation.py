@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name
 from torch import Tensor
 
+from ._files import write_atomic
 from .errors import InputError
 from .placement import Placement
 
@@ -201,19 +202,6 @@ class Explanation:
             held = getattr(self, name)
             values[name] = tuple(held[i] for i in rows) if held else held
         return replace(self, **values, checks={k: v[index] for k, v in self.checks.items()})
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """The whole file under its name, or nothing: a temporary neighbour, flushed to disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _number(value: Tensor) -> float | None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch import Tensor
 
+from ._files import file_name, write_atomic
 from .colour import Scale
 from .errors import InputError
-from .explanation import FLAGS, Explanation, write_atomic
+from .explanation import FLAGS, Explanation
 from .images import Images
 
 FORMAT = 1
@@ -32,12 +31,6 @@ def prepare_folder(out: Path) -> Path:
     except OSError as error:
         raise InputError(f"Cannot write to '{out}': {error.strerror or error}. Give another --out.") from None
     return out
-
-
-def file_name(text: str) -> str:
-    """A name that every system takes, different for different texts."""
-    plain = re.sub(r"[^\w.\-=]+", "_", text).strip("._").encode()[:120].decode(errors="ignore") or "image"
-    return plain if plain == text else f"{plain}-{sha256(text.encode()).hexdigest()[:6]}"
 
 
 def write_explanations(

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import _plugins
+from .._files import write_atomic
 from ..colour import Look
 from ..errors import InputError
-from ..explanation import FORMAT, Explanation, write_atomic
+from ..explanation import FORMAT, Explanation
 from ..figure import Line, lines_of, table_bars
 from ..picture import Photos, overlay, photo_picture
 from ..words import cost_words, failure_words, flag_words, html_text, number, score_words, share

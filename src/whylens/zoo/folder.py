@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .._files import write_atomic
 from ..errors import InputError
-from ..explanation import write_atomic
 from ..model import Model
 from ..preprocess import Preprocess
 from . import Opened
