@@ -18,12 +18,15 @@ import torch
 from PIL import Image
 
 import whylens
-from whylens import Explanation, explain_many, load_model
+from whylens import Explanation, explain_many, load_model, open_run
 from whylens._files import file_name
 from whylens.output import image_files
 
 Command = Callable[..., Any]
-VERBS = ["explain", "methods", "models", "doctor", "demo"]
+VERBS = [
+    *("explain", "metrics", "methods", "models", "doctor", "demo"),
+    *("audit", "verify", "measure", "export", "gc", "report"),
+]
 METHODS = ["grad_cam", "integrated-gradients:steps=4"]
 LABELS = ["grad_cam", "integrated_gradients:steps=4"]
 
@@ -339,15 +342,22 @@ def test_as_a_process(place: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_demo(tmp_path: Path, command: Command) -> None:
     out = tmp_path / "a folder"
-    said = command("demo", "--out", out, "--json")
+    said = command("demo", "--out", out, "--images", "160", "--json")
     assert (said.code, said.err) == (0, "")
     held = json.loads(said.out)
+    planted = held["planted"]
+    assert (planted["images"], planted["failed"]) == (160, 0)
+    assert open_run(out / "run").verify().ok
+    assert "Accuracy" in (out / "report.html").read_text("utf-8")
     coffee, chelsea = held["images"]
     assert (coffee["id"], coffee["prediction"]) == ("coffee.png", "espresso")
     assert chelsea["prediction"] in ("tabby", "tiger cat", "Egyptian cat")
     assert coffee["maps"][0]["probability"] > 0.9
     assert len(coffee["maps"]) == 7
-    assert {p.name for p in out.iterdir()} == {"pictures", "maps", "index.html", "explain.json"}
+    assert {p.name for p in out.iterdir()} == {
+        *("pictures", "maps", "index.html", "explain.json"),
+        *("planted", "run", "report.html"),
+    }
     page = (out / "index.html").read_text("utf-8")
     assert "espresso" in page
     assert page.count("data:image/") >= 16  # two photos and seven maps each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,14 @@ def test_it_is_frozen_and_says_what_it_is() -> None:
     assert "(3, 1, 8, 8)" in repr(made)
     assert not made.maps.requires_grad
     assert made.layer == "high"
+
+
+def test_rows_are_taken_from_a_history_too() -> None:
+    """A history is (T, N, ...): its rows are the second axis, whatever T is."""
+    explanation = found()
+    n = len(explanation)
+    for steps in (n, n + 1):
+        history = torch.arange(steps * n * 2.0).view(steps, n, 2)
+        part = replace(explanation, history=history)[1:]
+        assert part.history is not None
+        assert torch.equal(part.history, history[:, 1:])

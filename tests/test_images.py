@@ -662,3 +662,20 @@ def test_the_import_is_light() -> None:
     code = f"import sys, whylens.sources; print([m for m in {late} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_images_know_where_they_came_from(tmp_path: Path) -> None:
+    """What a run needs to find them again: arguments of load_images, or None where words cannot say it."""
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    images = load_images(tmp_path)
+    assert images.origin == {"data": [str(tmp_path)]}
+    assert images.reopen
+    assert load_images(tmp_path, recursive=False).origin == {"data": [str(tmp_path)], "recursive": False}
+    assert load_images(images).origin == images.origin
+    assert load_images(tmp_path, labels=["x"]).origin is None
+    assert images.subset([0]).origin is None
+    held = load_images([np.zeros((4, 4, 3), np.uint8)])
+    assert held.origin is None
+    assert not held.reopen
+    assert held.fingerprint(0) != load_images([np.ones((4, 4, 3), np.uint8)]).fingerprint(0)
+    assert images.fingerprint(0) == str((tmp_path / "a.png").stat().st_size)

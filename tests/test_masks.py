@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image, ImageOps
 from whylens.annotations import VOC_NAMES, fill_box, fill_polygon, fill_runs, read_voc, run_lengths
 from whylens.errors import ImageError, InputError
 from whylens.images import Images
-from whylens.masks import Mask
+from whylens.masks import Mask, reopen
 from whylens.sources import load_images
 
 HEIGHT, WIDTH = 6, 8
@@ -479,3 +480,23 @@ def test_coco_of_another_size_or_no_coco(tmp_path: Path) -> None:
         (tmp_path / "i.json").write_text(text)
         with pytest.raises(InputError, match="is not a COCO instances file"):
             load_images(tmp_path / "a.jpg", masks=tmp_path / "i.json")
+
+
+def test_a_mask_is_found_again_by_its_address(tmp_path: Path) -> None:
+    """Pictures, VOC and COCO: what `reopen` gives reads the same mask; a mask in memory has no address."""
+    root = tmp_path / "a #1"
+    photo(root / "photos" / "a.jpg")
+    picture(root / "masks" / "a.png", box(1, 2, 5, 4))
+    voc(root, "a", voc_object("cat", (2, 3, 5, 4)))
+    shapes = coco(root / "i.json", [{"segmentation": [[1, 2, 5, 2, 5, 4, 1, 4]]}])
+    for masks in (root / "masks", root, shapes):
+        images = load_images(root / "photos", masks=masks)
+        (address,) = images.mask_uris
+        assert address is not None
+        again = replace(images, _rows=(replace(images._rows[0], mask=reopen(address)),))
+        assert same(mask(again).inside, mask(images).inside.int().numpy())
+        assert mask(again).inside.any()
+        assert images.reopen
+    held = load_images([np.zeros((4, 4, 3), np.uint8)], masks=[np.ones((4, 4), np.uint8)])
+    assert held.mask_uris == (None,)
+    assert not held.reopen

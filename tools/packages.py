@@ -54,8 +54,8 @@ def main() -> None:
         if not Path(where).is_relative_to(work):
             sys.exit(f"Not the installed copy: {where}.")
         command = "from whylens.cli import main; main()"
-        said = run(sys.executable, "-c", command, "demo", "--out", "my demo", cwd=elsewhere, **path)
-        if "espresso" not in said or not (elsewhere / "my demo/index.html").exists():
+        said = run(sys.executable, "-c", command, "demo", "--images", "64", "--out", "my demo", cwd=elsewhere, **path)
+        if "espresso" not in said or not (elsewhere / "my demo/report.html").exists():
             sys.exit(f"The installed demo did not do its work:\n{said}")
         print(f"{sdist.name} and {wheel.name} built, installed elsewhere, demo run from there.")
 

@@ -19,6 +19,7 @@ _HOME = {
     "Maps": "contract",
     "Method": "contract",
     "MethodFacts": "contract",
+    "Metric": "contract",
     "MetricFacts": "contract",
     "MissingExtra": "errors",
     "Model": "model",
@@ -26,14 +27,20 @@ _HOME = {
     "Preprocess": "preprocess",
     "Probe": "probe",
     "Range": "_check",
+    "Run": "run.read",
+    "Scores": "scores",
     "Trial": "contract",
     "Values": "contract",
     "WhylensError": "errors",
+    "audit": "run.audit",
     "explain": "explain",
     "explain_many": "explain",
     "figure": "figure",
     "load_images": "sources",
     "load_model": "zoo",
+    "measure": "measure",
+    "open_run": "run.read",
+    "report": "view.report",
     "save_model": "zoo.folder",
 }
 
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
     from .contract import Maps as Maps
     from .contract import Method as Method
     from .contract import MethodFacts as MethodFacts
+    from .contract import Metric as Metric
     from .contract import MetricFacts as MetricFacts
     from .contract import Trial as Trial
     from .contract import Values as Values
@@ -55,11 +63,17 @@ if TYPE_CHECKING:
     from .explanation import Explanation as Explanation
     from .figure import figure as figure
     from .images import Images as Images
+    from .measure import measure as measure
     from .model import Model as Model
     from .placement import Placement as Placement
     from .preprocess import Preprocess as Preprocess
     from .probe import Probe as Probe
+    from .run.audit import audit as audit
+    from .run.read import Run as Run
+    from .run.read import open_run as open_run
+    from .scores import Scores as Scores
     from .sources import load_images as load_images
+    from .view.report import report as report
     from .zoo import load_model as load_model
     from .zoo.folder import save_model as save_model
 

@@ -12,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
+from .errors import InputError
+
 _NO_LINKS = {
     errno.EPERM,
     errno.EACCES,
@@ -23,12 +25,29 @@ _NO_LINKS = {
     errno.EINVAL,
 }
 _PATIENCE = 20
+_DEVICES = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9¹²³])(\..*)?", re.IGNORECASE)
+"""Names that Windows keeps for itself, whatever their ending."""
 
 
 def file_name(text: str) -> str:
     """A name that every system takes, different for different texts."""
-    plain = re.sub(r"[^\w.\-=]+", "_", text).strip("._").encode()[:120].decode(errors="ignore") or "image"
-    return plain if plain == text else f"{plain}-{sha256(text.encode()).hexdigest()[:6]}"
+    safe = re.sub(r"[^\w.\-=]+", "_", text).strip("._") or "image"
+    cut = safe.encode()[:120].decode(errors="ignore")
+    plain = f"_{cut}" if _DEVICES.fullmatch(cut) else cut
+    mark = sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return plain if plain == text else f"{plain}-{mark[:6] if cut == safe else mark[:16]}"
+
+
+def prepare_folder(out: Path) -> Path:
+    """The folder, made if need be and tried by writing, so that hours of work do not end at a closed door."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        trial = _beside(out / "trial")  # others may try the same folder now
+        trial.write_bytes(b"")
+        trial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot write to '{out}': {error.strerror or error}. Give another --out.") from None
+    return out
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -84,7 +103,7 @@ def _linked(temporary: Path, path: Path, data: bytes, whole: Callable[[bytes], b
         _fill(path, data)  # what it leaves when it fails stays: by then the name may belong to another writer
     except FileExistsError:
         return _replaced_if_torn(temporary, path, whole)
-    return True
+    return path.read_bytes() == data  # a writer that slept on the way was taken for dead, and replaced
 
 
 def _replaced_if_torn(temporary: Path, path: Path, whole: Callable[[bytes], bool]) -> bool:
@@ -92,6 +111,8 @@ def _replaced_if_torn(temporary: Path, path: Path, whole: Callable[[bytes], bool
         if whole(path.read_bytes()):
             return False
         time.sleep(0.05)
+    if whole(path.read_bytes()):
+        return False
     temporary.replace(path)
     return True
 

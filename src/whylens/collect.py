@@ -36,6 +36,7 @@ class Row:
     placements: list[Placement | None]
     result: Maps
     frame: tuple[int, ...]
+    sure: Tensor  # probability of the predicted class
     embedded: Embedded | None = None
 
 
@@ -54,8 +55,13 @@ class Job:
     cost: tuple[int, int] = (0, 0)
     run: tuple[int, int] = (0, 0)
 
-    def finish(self, model: Model, images: Images, failures: Mapping[str, str], kind: Score) -> Explanation:
-        """All rows as one Explanation, image by image, ranks of a target next to each other."""
+    def finish(
+        self, model: Model, images: Images, failures: Mapping[str, str], kind: Score, *, first: int = 0
+    ) -> Explanation:
+        """All rows as one Explanation, image by image, ranks of a target next to each other.
+
+        `first` is the position that the first of `images` has among all.
+        """
         shapes = {tuple(r.maps.shape[1:]) for r in self.rows}
         if len(shapes) > 1:
             raise InputError(
@@ -68,11 +74,11 @@ class Job:
         positions = [p for p, *_ in flat]
         index = torch.stack([r.index[k] for r, k in order])
         count = max(1, len(set(positions)))
-        facts, first = self.method.facts, self.rows[0]
+        facts, one = self.method.facts, self.rows[0]
         name = getattr(self.target.function, "__name__", "")
         return Explanation(
             maps=torch.stack([r.maps[k] for r, k in order]),
-            ids=tuple(images.ids[p] for p in positions),
+            ids=tuple(images.ids[p - first] for p in positions),
             targets=index,
             target_names=tuple(name if i < 0 else model.class_name(int(i)) for i in index),
             scores=torch.stack([r.scores[k] for r, k in order]),
@@ -87,11 +93,11 @@ class Job:
             signed=facts.signed,
             unit=facts.unit,
             layer=self.layer,
-            baseline=first.result.extra.get("baseline"),
+            baseline=one.result.extra.get("baseline"),
             model=model.name,
-            frame=first.frame,
+            frame=one.frame,
             placements=tuple(r.placements[k] for r, k in order),
-            uris=tuple(images.uris[p] for p in positions),
+            uris=tuple(images.uris[p - first] for p in positions),
             cost={
                 "forwards": self.cost[0],
                 "backwards": self.cost[1],
@@ -99,10 +105,10 @@ class Job:
                 "run_backwards": round(self.run[1] / count, 3),
                 "seconds": round(self.seconds, 4),
             },
-            checks={c: torch.stack([r.result.checks[c][k] for r, k in order]) for c in first.result.checks},
+            checks={c: torch.stack([r.result.checks[c][k] for r, k in order]) for c in one.result.checks},
             failures=dict(failures),
             versions={"whylens": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
-            extra={k: v for k, v in first.result.extra.items() if k != "baseline"},
+            extra={k: v for k, v in one.result.extra.items() if k != "baseline"},
             history=_gather([(r.result.history, k) for r, k in order], axis=1),
             parts=_gather([(r.result.parts, k) for r, k in order], axis=0),
             images=images,

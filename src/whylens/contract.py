@@ -58,7 +58,12 @@ class MethodFacts:
 
 @dataclass(frozen=True)
 class MetricFacts:
-    """What holds of a metric; used as a decorator, shown by ``whylens metrics``."""
+    """What holds of a metric; used as a decorator, shown by ``whylens metrics``.
+
+    `direction` says which values are better, `low` and `high` the range they lie in. With `needs_masks` the trial
+    brings masks, and a row without one has no value. `forwards` bounds the passes per image that are asked of the
+    probe, as arithmetic on the metric's parameters.
+    """
 
     direction: Literal["higher", "lower", "none"]
     low: float | None = None
@@ -70,6 +75,10 @@ class MetricFacts:
         """Declare the facts of `function`."""
         function.facts = self  # type: ignore[attr-defined]
         return function
+
+    def passes(self, params: Mapping[str, Any]) -> int:
+        """Bound on forwards per image with these parameters."""
+        return _arithmetic(self.forwards, params)
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,10 @@ class Maps:
 
 @dataclass(frozen=True)
 class Values:
-    """What a metric returns when it has more than its values ``(N,)``: a curve ``(N, T)``, checks ``(N,)``."""
+    """What a metric returns when it has more than its values ``(N,)``: a curve ``(N, T)``, checks ``(N,)``.
+
+    A row to which the metric does not apply has the value NaN, and a bool check that is True there says why.
+    """
 
     values: Tensor
     curve: Tensor | None = None
@@ -100,6 +112,8 @@ class Values:
 class Trial:
     """What a metric receives: the probe of one batch, its explanation, and what is known about the images.
 
+    `images` are the frames ``(N, C, H, W)``; `masks` those of the upright photos, None where there is none or the
+    metric does not declare that it needs them; `labels` the true outputs ``(N,)``, -1 where unknown.
     ``again(images=None, model=None)`` explains once more, moved images ``(N, C, H, W)`` or another model, with the
     same method and targets, and returns maps.
     """
@@ -134,15 +148,9 @@ class Method:
             if not callable(request):
                 raise InputError(f"A method is a name, a Method or a function. Got {type(request).__name__}.")
             return cls(request)
-        name, _, rest = request.partition(":")
-        params: dict[str, Any] = {}
-        for part in filter(None, (p.strip() for p in rest.split(","))):
-            key, sign, value = part.partition("=")
-            if not sign:
-                raise InputError(f"Method '{request}': write parameters as name=value. Got '{part}'.")
-            params[key.strip().replace("-", "_")] = value.strip()
+        name, params = _read_words(request, "Method")
         layer, target = params.pop("layer", None), params.pop("target", None)
-        return cls(name.strip(), layer=layer, target=target, params=params or None)
+        return cls(name, layer=layer, target=target, params=params or None)
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -173,14 +181,84 @@ class Method:
         said = {} if self.layer is None else {"layer": _said(self.layer)}
         said |= {} if self.target is None else {"target": _said(self.target)}
         said |= {k: _said(v) for k, v in (self.params or {}).items()}
-        return self.plain_name + (":" + ",".join(f"{k}={v}" for k, v in said.items()) if said else "")
+        return _in_words(self.plain_name, said)
 
     def checked_params(self, seed: int) -> dict[str, Any]:
         """All parameters, the given ones checked, `seed` filled in where the method draws."""
-        given = dict(self.params or {})
-        if "seed" in parameters(self.function):
-            given.setdefault("seed", seed)
-        return checked(self.function, given, self.plain_name)
+        return _checked_params(self.function, self.params, seed)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One request: a metric by name (or a function of your own) with its parameters; `label` as in `Method`."""
+
+    name: str | Callable[..., Any]
+    params: Mapping[str, Any] | None = field(default=None, kw_only=True)
+    label: str | None = field(default=None, kw_only=True)
+
+    @classmethod
+    def read(cls, request: Metric | str | Callable[..., Any]) -> Metric:
+        """A Metric as it is, a function of your own, or words: ``"pointing_game:tolerance=10"``."""
+        if isinstance(request, Metric):
+            return request
+        if not isinstance(request, str):
+            if not callable(request):
+                raise InputError(f"A metric is a name, a Metric or a function. Got {type(request).__name__}.")
+            return cls(request)
+        name, params = _read_words(request, "Metric")
+        return cls(name, params=params or None)
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function behind the name."""
+        return _plugins.find("metrics", self.name) if isinstance(self.name, str) else self.name
+
+    @property
+    def plain_name(self) -> str:
+        """The name in its one spelling."""
+        return self.function.__name__
+
+    @property
+    def facts(self) -> MetricFacts:
+        """The declared facts."""
+        facts: MetricFacts | None = getattr(self.function, "facts", None)
+        if not isinstance(facts, MetricFacts):
+            raise WhylensError(
+                f"The metric {self.plain_name} declares no facts. Put @MetricFacts(direction=...) above it."
+            )
+        return facts
+
+    @property
+    def key(self) -> str:
+        """The label, or the request in words."""
+        said = {k: _said(v) for k, v in (self.params or {}).items()}
+        return self.label if self.label is not None else _in_words(self.plain_name, said)
+
+    def checked_params(self, seed: int) -> dict[str, Any]:
+        """All parameters, the given ones checked, `seed` filled in where the metric draws."""
+        return _checked_params(self.function, self.params, seed)
+
+
+def _read_words(request: str, kind: str) -> tuple[str, dict[str, Any]]:
+    name, _, rest = request.partition(":")
+    params: dict[str, Any] = {}
+    for part in filter(None, (p.strip() for p in rest.split(","))):
+        key, sign, value = part.partition("=")
+        if not sign:
+            raise InputError(f"{kind} '{request}': write parameters as name=value. Got '{part}'.")
+        params[key.strip().replace("-", "_")] = value.strip()
+    return name.strip(), params
+
+
+def _in_words(name: str, said: Mapping[str, str]) -> str:
+    return name + (":" + ",".join(f"{k}={v}" for k, v in said.items()) if said else "")
+
+
+def _checked_params(function: Callable[..., Any], params: Mapping[str, Any] | None, seed: int) -> dict[str, Any]:
+    given = dict(params or {})
+    if "seed" in parameters(function):
+        given.setdefault("seed", seed)
+    return checked(function, given, function.__name__)
 
 
 def _said(value: Any) -> str:

@@ -19,6 +19,10 @@ class ImageError(InputError):
     """One image cannot be read; the message is the reason kept in its row."""
 
 
+class DamageError(WhylensError):
+    """A stored file is missing, or is not what was written."""
+
+
 class MissingExtra(WhylensError, ImportError):  # noqa: N818 - reads as the fact it states
     """An optional package is not installed."""
 

@@ -195,9 +195,10 @@ class Explanation:
 
     def _take(self, rows: list[int]) -> Explanation:
         index = torch.tensor(rows, dtype=torch.long)
-        values: dict[str, Any] = {k: getattr(self, k)[index] for k in _TENSORS if getattr(self, k) is not None}
-        if self.history is not None and len(self.history) != len(self):
-            values.pop("history", None)
+        known = [k for k in _TENSORS if k != "history" and getattr(self, k) is not None]
+        values: dict[str, Any] = {k: getattr(self, k)[index] for k in known}
+        if self.history is not None:
+            values["history"] = self.history[:, index]
         for name in ("ids", "target_names", "prediction_names", "placements", "uris"):
             held = getattr(self, name)
             values[name] = tuple(held[i] for i in rows) if held else held

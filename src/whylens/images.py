@@ -7,8 +7,10 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, Protocol
 
 import numpy as np
@@ -123,6 +125,7 @@ class Images:
     _labels: tuple[Label, ...] | None = None  # None: only the items themselves know
     classes: tuple[str, ...] | None = None
     columns: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    origin: Mapping[str, Any] | None = None  # arguments with which `load_images` finds these images again
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -138,6 +141,29 @@ class Images:
     def labels(self) -> tuple[Label, ...]:
         """The true class of every image; a dataset that does not list its labels is read once for them."""
         return tuple(self._own_label(i) for i in range(len(self))) if self._labels is None else self._labels
+
+    @cached_property
+    def mask_uris(self) -> tuple[str | None, ...]:
+        """Where the mask of every image is read from, for `masks.reopen`."""
+        return tuple(None if row.mask is None else row.mask.uri for row in self._rows)
+
+    @property
+    def reopen(self) -> bool:
+        """Whether all pixels and masks are read from files, so that another process can read them too."""
+        return all(
+            isinstance(row.entry, FileEntry) and (row.mask is None or row.mask.uri is not None) for row in self._rows
+        )
+
+    def fingerprint(self, i: int) -> str | None:
+        """What tells the content of image `i` from another under its name: a file's size, pixels in memory hashed."""
+        entry = self._rows[i].entry
+        if isinstance(entry, FileEntry):
+            with suppress(OSError):
+                return str(os.stat(entry.path).st_size)  # noqa: PTH116 - as text: there may be a million of them
+        if isinstance(entry, HeldEntry):
+            pixels, orientation, _ = entry.read(self._rows[i].id)
+            return f"{sha256(pixels.contiguous().numpy().tobytes()).hexdigest()[:32]}-{orientation}"
+        return None
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
@@ -22,6 +22,7 @@ MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".bmp", ".gif")  # lossless only
 Frame = tuple[int, int, int]  # height and width of the upright photo, its EXIF orientation
 Label = str | int | None
 _VOID = 255
+_VOC, _COCO = "#voc=", "#coco="  # in addresses, between the file or folder and the image's name there
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Mask:
 class MaskSource(Protocol):
     """What is known about one image; `of` is the class asked for, `own` the name of the image's own class."""
 
+    @property
+    def uri(self) -> str | None:
+        """Where it is read from, for `reopen`; None for what is only in memory."""
+        ...
+
     def read(self, frame: Frame, of: Label, own: str | None) -> Mask:
         """The mask in the frame of the upright photo."""
         ...
@@ -46,6 +52,11 @@ class MaskFile:
     """One mask picture. A palette picture holds VOC class numbers, 255 ignored; in a grey one all above 0 is inside."""
 
     path: Path
+
+    @property
+    def uri(self) -> str:
+        """The file."""
+        return str(self.path)
 
     def read(self, frame: Frame, of: Label, own: str | None) -> Mask:
         """By class where the picture has classes."""
@@ -61,6 +72,7 @@ class MaskArray:
 
     inside: Tensor
     name: str
+    uri = None
 
     def read(self, frame: Frame, of: Label, own: str | None) -> Mask:  # noqa: ARG002 - one object of any class
         """The mask as given, whatever the class."""
@@ -74,6 +86,11 @@ class VocImage:
 
     folder: VocFolder
     stem: str
+
+    @property
+    def uri(self) -> str:
+        """The folder and the image's name in it."""
+        return f"{self.folder.root}{_VOC}{self.stem}"
 
     def read(self, frame: Frame, of: Label, own: str | None) -> Mask:
         """Pixels of `SegmentationClass` where they know the class, else filled boxes."""
@@ -98,6 +115,7 @@ class VocFolder:
     """A VOC root: `Annotations/*.xml` and `SegmentationClass/*.png`, either of them may be missing."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.pictures = {path.stem: path for path in sorted(root.glob("SegmentationClass/*.png"))}
         self._records = {path.stem: path for path in sorted(root.glob("Annotations/*.xml"))}
 
@@ -135,6 +153,11 @@ class CocoImage:
     file: CocoFile
     record: CocoRecord
     name: str
+
+    @property
+    def uri(self) -> str:
+        """The file and the image's name in it."""
+        return f"{self.file.path}{_COCO}{self.name}"
 
     def read(self, frame: Frame, of: Label, own: str | None) -> Mask:
         """The union of the objects of the class; an image without any has an empty mask."""
@@ -175,6 +198,24 @@ def attach(masks: Any, names: Sequence[str], photos: Sequence[str | None]) -> tu
     if len(masks) != len(names):
         raise InputError(f"load_images: masks must hold one mask per image, {len(names)}. Got {len(masks)}.")
     return tuple(_given(mask, name) for mask, name in zip(masks, names, strict=True))
+
+
+def reopen(uri: str) -> MaskSource:
+    """The source of masks with this `uri`."""
+    if _COCO in uri:
+        path, _, name = uri.rpartition(_COCO)
+        file = _coco_file(Path(path))
+        record = file.find(name)
+        if record is None:
+            raise InputError(f"{path} no longer holds the image '{name}'.")
+        return CocoImage(file, record, name)
+    if _VOC in uri:
+        root, _, stem = uri.rpartition(_VOC)
+        return VocImage(_voc_folder(Path(root)), stem)
+    return MaskFile(Path(uri))
+
+
+_coco_file, _voc_folder = lru_cache(maxsize=4)(CocoFile), lru_cache(maxsize=4)(VocFolder)
 
 
 def mask_stem(name: str) -> str | None:

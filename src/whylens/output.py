@@ -21,18 +21,6 @@ FORMAT = 1
 """Of explain.json."""
 
 
-def prepare_folder(out: Path) -> Path:
-    """The folder, made if need be and tried by writing, so that hours of work do not end at a closed door."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        trial = out / ".whylens-trial"
-        trial.write_bytes(b"")
-        trial.unlink()
-    except OSError as error:
-        raise InputError(f"Cannot write to '{out}': {error.strerror or error}. Give another --out.") from None
-    return out
-
-
 def write_explanations(
     folder: Path,
     many: Mapping[str, Explanation],

@@ -49,7 +49,19 @@ def load_images(source: Any, *, labels: Any = None, masks: Any = None, recursive
     if masks is not None:
         found = attach(masks, [row.name for row in images._rows], images.uris)
         images = replace(images, _rows=tuple(replace(r, mask=m) for r, m in zip(images._rows, found, strict=True)))
-    return images
+    return images if images is source else replace(images, origin=_origin(source, labels, masks, recursive))
+
+
+def _origin(source: Any, labels: Any, masks: Any, recursive: bool) -> dict[str, Any] | None:
+    """The arguments as plain values that work from any folder, where they are plain."""
+    paths = list(source) if isinstance(source, tuple | list) else [source]
+    if labels is not None or not all(isinstance(path, str | os.PathLike) for path in paths):
+        return None
+    if masks is not None and not isinstance(masks, str | os.PathLike):
+        return None
+    origin: dict[str, Any] = {"data": [os.path.abspath(path) for path in paths]}  # noqa: PTH100
+    origin |= {} if masks is None else {"masks": os.path.abspath(masks)}  # noqa: PTH100
+    return origin | ({} if recursive else {"recursive": False})
 
 
 def _found(source: Any, recursive: bool, masks: Any) -> Images:

@@ -1,13 +1,13 @@
-"""The contract every method keeps, as checks to run on your own: ``check_method(my_method)``.
+"""The contract of methods and metrics, as checks to run on your own: ``check_method(my_method)``, ``check_metric``.
 
-The same suite runs on the methods of the package. A check that fails raises `ContractError` with the figures.
+The same suite runs on those of the package. A check that fails raises `ContractError` with the figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,12 +15,16 @@ import torch.nn.functional as F  # noqa: N812 - the field's name
 from torch import Tensor, nn
 
 from ._check import Range, parameters
-from .contract import Method, MetricFacts, Trial, Values
+from .contract import Method, Metric, MetricFacts
 from .errors import InputError, WhylensError
 from .explain import explain
 from .explanation import Explanation
+from .images import Images
+from .measure import measure
 from .model import Model
-from .probe import Passes, Probe
+from .scores import Scores
+from .sources import load_images
+from .trial import score_batch, trial_of
 
 TOLERANCE = 1e-5
 """Largest difference between a map in a batch and the map alone, as a share of the map's largest value."""
@@ -179,17 +183,11 @@ def repeats_with_its_seed(case: Case) -> None:
 def refuses_values_out_of_bounds(case: Case) -> None:
     """Every declared bound is kept, with a message that names the parameter; unknown parameters are refused."""
     model, frames = _setting(case)
-    wrong: list[tuple[str, Any]] = [("no_such_parameter", 1)]
-    for parameter in parameters(Method(case.method).function).values():
-        wrong += [(parameter.name, value) for value in _outside(parameter.range)]
-        wrong += [(parameter.name, "no such choice")] if parameter.choices or str not in parameter.kinds else []
-    for name, value in wrong:
-        try:
-            explain(model, frames, method=case.method, params={**case.params, name: value})
-        except InputError as error:
-            _hold(name in str(error), f"{_name(case)}: the message does not name {name}: {error}")
-        else:
-            raise ContractError(f"{_name(case)}: {name}={value!r} was accepted")
+    _refuses(
+        _name(case),
+        Method(case.method).function,
+        lambda given: explain(model, frames, method=case.method, params={**case.params, **given}),
+    )
 
 
 def takes_odd_sizes(case: Case) -> None:
@@ -240,31 +238,119 @@ def stays_within_its_passes(case: Case) -> None:
     )
 
 
-def check_metric(metric: Callable[..., Any], *, params: Mapping[str, Any] | None = None) -> None:
-    """The contract of a metric: facts, one value per image, within its range, the order of images irrelevant."""
-    facts: MetricFacts | None = getattr(metric, "facts", None)
-    if facts is None:
-        raise ContractError(f"{metric.__name__}: declares no facts. Put @MetricFacts(direction=...) above it.")
-    model = Model(SmallNet(), layer="high")
-    frames = _frames()
-    order = torch.tensor([3, 0, 4, 2, 1])
-    values = _measured(metric, model, frames, params)
-    moved = _measured(metric, model, frames[order], params)
-    _close(values[order], moved, TOLERANCE, f"{metric.__name__}: the order of images matters")
-    low = -torch.inf if facts.low is None else facts.low
-    high = torch.inf if facts.high is None else facts.high
-    inside = bool(((values >= low) & (values <= high)).all())
-    _hold(inside, f"{metric.__name__}: values {values.tolist()} leave the declared range [{low}, {high}]")
+# ---- metrics -------------------------------------------------------------------------------------------
 
 
-def _measured(metric: Callable[..., Any], model: Model, frames: Tensor, params: Mapping[str, Any] | None) -> Tensor:
-    explanation = explain(model, frames, target=1)
-    passes = Passes(model, frames, to_input=True)
-    probe = Probe(passes, torch.ones(len(frames), dtype=torch.long))
-    given = metric(Trial(probe, explanation, frames), **(params or {}))
-    values: Tensor = given.values if isinstance(given, Values) else given
-    _hold(values.shape == (len(frames),), f"{metric.__name__}: must give ({len(frames)},). Got {tuple(values.shape)}")
-    return values
+def check_metric(metric: str | Callable[..., Any] | Metric, *, params: Mapping[str, Any] | None = None) -> None:
+    """Run every check of the contract on a metric; raises `ContractError` at the first that fails."""
+    request = Metric.read(metric)
+    request = replace(request, params={**(request.params or {}), **(params or {})} or None)
+    if not isinstance(getattr(request.function, "facts", None), MetricFacts):
+        raise ContractError(f"{request.plain_name}: declares no facts. Put @MetricFacts(direction=...) above it.")
+    for check in metric_checks():
+        check(request)
+
+
+def metric_checks() -> tuple[Callable[[Metric], None], ...]:
+    """All checks of the contract of a metric, to be run one by one."""
+    return (
+        values_are_each_images_own,
+        metric_leaves_the_world_as_found,
+        metric_refuses_values_out_of_bounds,
+        bears_a_flat_map,
+        ranks_planted_maps,
+        metric_stays_within_its_passes,
+    )
+
+
+def values_are_each_images_own(metric: Metric) -> None:
+    """One value per row in the declared range; the same in any batch, in any order, and with the same seed."""
+    scene = _scene(5)
+    whole = _scored(metric, *scene)
+    model, images, explanation = scene
+    turned = _scored(metric, model, images, explanation[::-1]).values.flip(0)
+    _close_or_missing(whole, replace(whole, values=turned), f"{whole.metric}: the order of images matters")
+    for size in (1, 2):
+        _close_or_missing(whole, _scored(metric, *scene, batch_size=size), f"{whole.metric}: a batch of {size}")
+
+
+def metric_leaves_the_world_as_found(metric: Metric) -> None:
+    """Weights, buffers, modes, gradients, hooks, random state; maps and frames."""
+    model, images, explanation = _scene(3)
+    model.net.train()
+    trial = trial_of(model, images, explanation, torch.stack([photo.pixels for photo in images]))
+    maps, frames = explanation.maps.clone(), trial.images.clone()
+    with _unchanged(model.net, metric.plain_name):
+        score_batch(metric, trial, seed=0)
+    _hold(torch.equal(maps, explanation.maps), f"{metric.plain_name}: the maps were changed")
+    _hold(torch.equal(frames, trial.images), f"{metric.plain_name}: the frames were changed")
+
+
+def metric_refuses_values_out_of_bounds(metric: Metric) -> None:
+    """Every declared bound is kept, with a message that names the parameter; unknown parameters are refused."""
+    model, images, explanation = _scene(1)
+    _refuses(
+        metric.plain_name,
+        metric.function,
+        lambda given: measure(model, images, explanation, metric=metric, params=given),
+    )
+
+
+def bears_a_flat_map(metric: Metric) -> None:
+    """A map of zeros and a map of ones give a value in the range, or none; never an error."""
+    model, images, explanation = _scene(2)
+    for level in (0.0, 1.0):
+        _scored(metric, model, images, replace(explanation, maps=torch.full_like(explanation.maps, level)))
+
+
+def ranks_planted_maps(metric: Metric) -> None:
+    """Where masks tell the truth: maps on the object are better than random ones, those better than maps off it."""
+    if not metric.facts.needs_masks or metric.facts.direction == "none":
+        return
+    model, images, explanation = _scene(24)
+    centre = torch.tensor([[8.0 + 32 * (i % 2), 8.0 + 32 * (i // 2 % 2)] for i in range(24)])
+    cells = (torch.arange(24) + 0.5) * 2
+    far = (cells[None, :, None] - centre[:, 0, None, None]) ** 2 + (cells - centre[:, 1, None, None]) ** 2
+    on = torch.exp(-far / 64)[:, None]
+    noise = torch.rand(on.shape, generator=torch.Generator().manual_seed(2))
+    planted, random, inverted = (
+        _scored(metric, model, images, replace(explanation, maps=maps)).summary().mean
+        for maps in (on, noise, far[:, None] / far.max())
+    )
+    better = planted > random > inverted if metric.facts.direction == "higher" else planted < random < inverted
+    _hold(better, f"{metric.plain_name}: planted maps give {planted:.3g}, random {random:.3g}, inverted {inverted:.3g}")
+
+
+def metric_stays_within_its_passes(metric: Metric) -> None:
+    """Forwards asked of the probe stay within the declared bound."""
+    model, images, explanation = _scene(3)
+    trial = trial_of(model, images, explanation, torch.stack([photo.pixels for photo in images]))
+    score_batch(metric, trial, seed=0)
+    bound, run = metric.facts.passes(metric.checked_params(0)), trial.probe.passes.forwards / 3
+    _hold(run <= bound, f"{metric.plain_name}: {run:g} forwards run per image, declared {bound}")
+
+
+def _scene(count: int) -> tuple[Model, Images, Explanation]:
+    """Photos of noise with a square object in one of four corners, and maps of them."""
+    frames = torch.rand((count, 3, 48, 48), generator=torch.Generator().manual_seed(1))
+    masks = torch.zeros((count, 48, 48), dtype=torch.bool)
+    for i in range(count):
+        top, left = 2 + 32 * (i % 2), 2 + 32 * (i // 2 % 2)
+        masks[i, top : top + 12, left : left + 12] = True
+    model, images = Model(SmallNet(), layer="high"), load_images(frames, masks=masks)
+    return model, images, explain(model, images, target=1)
+
+
+def _scored(metric: Metric, model: Model, images: Images, explanation: Explanation, **options: Any) -> Scores:
+    try:
+        return measure(model, images, explanation, metric=metric, **options)
+    except InputError as error:
+        raise ContractError(str(error)) from error
+
+
+def _close_or_missing(expected: Scores, found: Scores, where: str) -> None:
+    _hold(torch.equal(expected.values.isnan(), found.values.isnan()), f"{where}: other rows have a value")
+    _close(expected.values.nan_to_num(), found.values.nan_to_num(), TOLERANCE, where)
 
 
 # ---- what the checks stand on ----------------------------------------------------------------------------------------
@@ -286,6 +372,20 @@ def _run(case: Case, model: Model, frames: Tensor, **options: Any) -> Explanatio
 
 def _name(case: Case) -> str:
     return Method(case.method).plain_name
+
+
+def _refuses(where: str, function: Callable[..., Any], run: Callable[[dict[str, Any]], Any]) -> None:
+    wrong: list[tuple[str, Any]] = [("no_such_parameter", 1)]
+    for parameter in parameters(function).values():
+        wrong += [(parameter.name, value) for value in _outside(parameter.range)]
+        wrong += [(parameter.name, "no such choice")] if parameter.choices or str not in parameter.kinds else []
+    for name, value in wrong:
+        try:
+            run({name: value})
+        except InputError as error:
+            _hold(name in str(error), f"{where}: the message does not name {name}: {error}")
+        else:
+            raise ContractError(f"{where}: {name}={value!r} was accepted")
 
 
 def _outside(bounds: Range | None) -> list[float]:

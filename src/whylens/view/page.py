@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator, Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import _plugins
-from .._files import write_atomic
 from ..colour import Look
 from ..errors import InputError
 from ..explanation import FORMAT, Explanation
 from ..figure import Line, lines_of, table_bars
 from ..picture import Photos, overlay, photo_picture
 from ..words import cost_words, failure_words, flag_words, html_text, number, score_words, share
+from .html import SIDE, image_html, write_document
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
     from ..images import Photo
-
-SIDE = 640
-"""Longest side in pixels of a picture on the page."""
-
-_QUALITY = 88
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_STYLE = """
-:root{color-scheme:light dark;--ground:#fff;--card:#f5f5f4;--ink:#1a1a1a;--soft:#5c5c5c;--line:#d6d6d3;--warn:#a3001b}
-@media (prefers-color-scheme:dark){
-:root{--ground:#161616;--card:#222;--ink:#eee;--soft:#aaa;--line:#3d3d3d;--warn:#ff8f9d}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:110rem;padding:1rem;background:var(--ground);color:var(--ink);
-font:1rem/1.45 system-ui,sans-serif}
-h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.2rem;margin:0}h3{font-size:1rem;margin:1.2em 0 .4em}
-h1,h2,h3,figcaption,dd,td,li{overflow-wrap:anywhere}
-article,section{border-top:1px solid var(--line);padding:1.2rem 0}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr));gap:1rem;margin-top:.8rem;
-align-items:start}
-figure{margin:0;padding:.6rem;background:var(--card);border-radius:.4rem;min-width:0}
-img{display:block;width:100%;height:auto;max-height:30rem;object-fit:contain}
-figcaption{margin-top:.5rem;font-size:.9rem}
-.bar{height:.5rem;margin:.5rem 0 .2rem;border:1px solid var(--line)}
-.soft,dt{color:var(--soft)}.soft{margin:.2em 0}
-dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .7rem;margin:.4rem 0 0}dd{margin:0;min-width:0}
-.flag{margin:.4rem 0 0;padding:.3rem .5rem;border-left:.25rem solid var(--warn);color:var(--warn);font-weight:600}
-.failed{color:var(--warn)}
-table{border-collapse:collapse;width:100%}
-td{text-align:left;padding:.15rem .4rem;border-bottom:1px solid var(--line)}
-td+td{text-align:right;font-variant-numeric:tabular-nums}
-footer{border-top:1px solid var(--line);padding-top:1.2rem;font-size:.9rem}
-"""
 
 
 def write_page(
@@ -79,20 +45,8 @@ def write_page(
         by_image.setdefault(line[0], {})[line] = rows
     body = "".join(_article(name, held, explanations, looks, photos) for name, held in by_image.items())
     said = "".join(f"<p>{html_text(part)}</p>" for part in intro.split("\n\n") if part.strip())
-    html = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html_text(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><header><h1>{html_text(title)}</h1>{said}{_reading(looks)}</header>"
-        f"<main>{body}{_failures(explanations)}</main>{_footer(explanations)}</body></html>\n"
-    )
-    file = Path(path)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, html.encode())
-    except OSError as error:
-        raise InputError(f"Cannot write '{file}': {error.strerror or error}.") from None
-    return file
+    header = f"{said}{_reading(looks)}"
+    return write_document(path, title, header, body + _failures(explanations), _footer(explanations))
 
 
 # ---- one image -------------------------------------------------------------------------------------------
@@ -119,7 +73,7 @@ def _article(
 
 
 def _photo(name: str, pixels: Tensor) -> str:
-    picture = _picture(photo_picture(pixels, SIDE), f"Photo {name}")
+    picture = image_html(photo_picture(pixels, SIDE), f"Photo {name}")
     return f"<figure>{picture}<figcaption>Photo</figcaption></figure>"
 
 
@@ -130,7 +84,7 @@ def _cell(label: str, explanation: Explanation, row: int, look: Look | None, pho
         shown, scale = _bars(explanation, row), explanation.unit
     else:
         drawn = overlay(look, row, None if photo is None else photo.pixels, side=SIDE)
-        shown = _picture(drawn, f"{label} for {target} on {explanation.ids[row]}") + _gradient(look, row)
+        shown = image_html(drawn, f"{label} for {target} on {explanation.ids[row]}") + _gradient(look, row)
         scale = look.words(row)
     facts = {"target": f"{target}, {score_words(explanation, row)}", "layer": explanation.layer or "",
              "baseline": explanation.baseline or "", "scale": scale, "cost": cost_words(explanation)}  # fmt: skip
@@ -158,14 +112,6 @@ def _predicted(lines: Mapping[Line, Mapping[str, int]], explanations: Mapping[st
 def _bars(explanation: Explanation, row: int) -> str:
     rows = "".join(f"<tr><td>{html_text(k)}</td><td>{number(v)}</td></tr>" for k, v in table_bars(explanation, row))
     return f"<table><tbody>{rows}</tbody></table>"
-
-
-def _picture(picture: Image, alt: str) -> str:
-    held = BytesIO()
-    picture.save(held, "JPEG", quality=_QUALITY, subsampling=0)
-    data = base64.b64encode(held.getvalue()).decode()
-    size = f'width="{picture.width}" height="{picture.height}"'
-    return f'<img src="data:image/jpeg;base64,{data}" {size} alt="{html_text(alt)}">'
 
 
 def _gradient(look: Look, row: int) -> str:

@@ -101,6 +101,19 @@ def load_model(
     )
 
 
+def anywhere(source: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's source with its paths made whole, so that it opens from any folder."""
+    file, colon, name = str(source["spec"]).rpartition(":")
+    spec, weights = str(source["spec"]), str(source.get("weights", "default"))
+    if colon and file.endswith(".py"):
+        spec = f"{Path(file).resolve()}:{name}"
+    elif Path(spec).exists():
+        spec = str(Path(spec).resolve())
+    if weights not in ("default", "none"):
+        weights = str(Path(weights).resolve())
+    return {**source, "spec": spec, "weights": weights}
+
+
 def read_classes(classes: Sequence[str] | str | Path) -> Sequence[str]:
     """Class names as they are, or one per line of a text file."""
     if not isinstance(classes, str | Path):

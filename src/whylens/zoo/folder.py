@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from .._files import write_atomic
 from ..errors import InputError
 from ..model import Model
 from ..preprocess import Preprocess
-from . import Opened
+from . import Opened, anywhere
 
 SPELLING = "FOLDER"
 FORMAT = 1
@@ -41,7 +40,7 @@ def save_model(model: Model, folder: str | Path) -> Path:
     said = {
         "format": FORMAT,
         "kind": "whylens.Model",
-        "source": _anywhere(model.source),
+        "source": model.source.get("made by") or anywhere(model.source),
         "preprocess": None if model.preprocess is None else model.preprocess.as_dict(),
         "classes": model.classes,
         "layer": model.layer_name,
@@ -56,13 +55,6 @@ def save_model(model: Model, folder: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"Cannot write '{path}': {error.strerror or error}.") from None
     return path
-
-
-def _anywhere(source: Mapping[str, Any]) -> dict[str, Any]:
-    """A source that also opens from another folder: the path of the user's own code made whole."""
-    file, colon, name = str(source["spec"]).rpartition(":")
-    whole = f"{Path(file).resolve()}:{name}" if colon and file.endswith(".py") else source["spec"]
-    return {**source, "spec": whole}
 
 
 def open(spec: str, weights: str) -> Opened:
@@ -94,4 +86,5 @@ def open(spec: str, weights: str) -> Opened:
     known = {key: said.get(key, getattr(opened, key)) for key in ("classes", "output", "task", "layer")}
     held = said.get("preprocess")
     preprocess = None if held is None else Preprocess.read(held)
-    return replace(opened, preprocess=preprocess, find_preprocess=None, source=said["source"], **known)
+    again = {"spec": str(path.resolve()), "weights": weights, "made by": said["source"]}
+    return replace(opened, preprocess=preprocess, find_preprocess=None, source=again, **known)

@@ -1,0 +1,5 @@
+"""``python -m whylens``: the command line."""
+
+from .cli import main
+
+main()

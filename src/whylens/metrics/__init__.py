@@ -1,0 +1,1 @@
+"""Metrics, one file each: file = function = command-line word = the name in the literature."""

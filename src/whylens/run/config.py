@@ -1,0 +1,92 @@
+"""Config: ``audit.toml``, which repeats a run; what the command line and the file call a setting is one word."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .._files import write_atomic
+from ..errors import InputError, no_such
+from .plan import Plan
+
+NAME = "audit.toml"
+
+KEYS = (
+    "data", "masks", "recursive", "model", "weights", "classes", "preprocess", "layer", "task", "output", "device",
+    "method", "metric", "target", "score", "seed", "batch_size", "precision", "store", "shard_rows", "threads",
+    "workers", "out",
+)  # fmt: skip
+
+
+def write(folder: Path, plan: Plan) -> None:
+    """Write the file beside the run; what words cannot repeat is said in it."""
+    import tomli_w
+
+    said, lost = as_config(plan)
+    head = "# Repeats this run: whylens audit --config audit.toml --out NEW\n"
+    head += "".join(f"# Not repeated: {what}\n" for what in lost)
+    write_atomic(folder / NAME, (head + tomli_w.dumps(said)).encode())
+
+
+def as_config(plan: Plan) -> tuple[dict[str, Any], list[str]]:
+    """Settings by key, and what they leave out, in words."""
+    said: dict[str, Any] = {}
+    lost = []
+    if plan.images["origin"] is None:
+        lost.append("the images, which were given in Python")
+    said |= plan.images["origin"] or {}
+    source = plan.model["source"]
+    if plan.model["closed"]:
+        lost.append(f"the model: {plan.model['closed']}")
+    else:
+        said |= {"model": source["spec"], "weights": source["weights"]}
+        said |= source["given"]
+    said["device"] = plan.model["device"]
+    lost += [f"the method {m.label}, a function" for m in plan.base.methods if not m.repeats]
+    lost += [f"the metric {m.key}, a function" for m in plan.base.metrics if not m.repeats]
+    said["method"] = [_method(m) for m in plan.base.methods if m.repeats]
+    said["metric"] = [
+        {"name": m.metric, "label": m.key, **({"params": dict(m.params)} if m.params else {})}
+        for m in plan.base.metrics
+        if m.repeats
+    ]
+    target = plan.settings["target"]
+    if isinstance(target, dict):
+        lost.append("the targets, which were given in Python")
+    elif target is not None:
+        said["target"] = target
+    settings = ("score", "seed", "batch_size", "precision", "store", "threads")
+    said |= {k: plan.settings[k] for k in settings}
+    said["shard_rows"] = plan.shard_rows
+    return _bare(said), lost
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Settings by key; InputError for a file that is none, or a key that is none."""
+    try:
+        said = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--config: no file '{path}'.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"--config: '{path}' cannot be read: {error}.") from None
+    for key in said:
+        if key.replace("-", "_") not in KEYS:
+            raise no_such("setting", key, list(KEYS), f"'{path.name}' may hold: {', '.join(KEYS)}.")
+    return {key.replace("-", "_"): value for key, value in said.items()}
+
+
+def _method(stored: Any) -> dict[str, Any]:
+    said = {"name": stored.method, "label": stored.label, "layer": stored.asked_layer, "target": stored.target}
+    params = {k: v for k, v in stored.params.items() if v is not None}
+    return {k: v for k, v in said.items() if v is not None} | ({"params": params} if params else {})
+
+
+def _bare(said: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML knows no null."""
+    return {
+        k: {a: b for a, b in v.items() if b is not None} if isinstance(v, dict) else v
+        for k, v in said.items()
+        if v is not None
+    }

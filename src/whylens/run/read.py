@@ -1,0 +1,382 @@
+"""Read: a run from its folder, while it is going too; every file is held against what its record says of it."""
+
+from __future__ import annotations
+
+import operator
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pyarrow import parquet
+from torch import Tensor
+from xxhash import xxh3_128_hexdigest
+
+from ..errors import DamageError, InputError, no_such
+from ..explanation import Explanation
+from ..images import Images
+from ..model import Model
+from ..placement import Placement
+from . import schema
+from .commit import BASE, DataFile, Record, records
+from .plan import Part, Plan, Stored, additions, images_of, read_images
+from .reopen import open_again
+
+if TYPE_CHECKING:
+    from .summary import Summary
+    from .verify import Findings
+
+OPEN_FILES = 64
+"""Files whose footers are kept parsed."""
+
+Ids = Sequence[int] | Sequence[str] | slice | int | str
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open a stored run; one that is still going shows what is committed by now.
+
+    Raises InputError where there is no run, or one of a newer format; DamageError where its plan is damaged.
+    """
+    return Run(Path(folder))
+
+
+class Run:
+    """A stored audit: rows, maps and embeddings of a list of images, read from disk when asked for.
+
+    `plan` is what was fixed before its work began, `parts` the base and what was added later. Nothing here writes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plan = Plan.read(folder)
+        self._open: OrderedDict[str, parquet.ParquetFile] = OrderedDict()
+        self._whole: set[str] = set()
+        self.refresh()
+
+    def refresh(self) -> Run:
+        """Look again at what is committed by now."""
+        self.parts: tuple[Part, ...] = (self.plan.base, *additions(self.folder))
+        self.records = {part.name: records(self.folder, part.name, self.plan.shards) for part in self.parts}
+        return self
+
+    def __len__(self) -> int:
+        return self.plan.rows
+
+    def __repr__(self) -> str:
+        done = "" if self.finished else f", {self.committed} done"
+        return f"Run('{self.folder}', {len(self)} images{done}, {', '.join(self.labels)})"
+
+    # ---- what there is -----------------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the stored methods."""
+        return tuple(label for part in self.parts for label in part.keeps)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Keys of the stored metrics."""
+        return tuple(dict.fromkeys(m.key for part in self.parts for m in part.metrics))
+
+    @property
+    def committed(self) -> int:
+        """Images whose rows are committed."""
+        return sum(stop - start for start, stop in map(self.plan.bounds, self.records[BASE]))
+
+    @property
+    def finished(self) -> bool:
+        """Whether every shard of every part is committed."""
+        return all(len(found) == self.plan.shards for found in self.records.values())
+
+    def method(self, label: str) -> tuple[Part, Stored]:
+        """The part and the facts of a stored method; ``-`` and ``_`` are the same."""
+        for part in self.parts:
+            for stored in part.methods:
+                if stored.label in part.keeps and label.replace("-", "_") == stored.label.replace("-", "_"):
+                    return part, stored
+        raise no_such("method in this run", label, list(self.labels), f"It holds: {', '.join(self.labels)}.")
+
+    # ---- tables ------------------------------------------------------------------------------------------
+
+    def table(self, columns: Sequence[str] | None = None, *, embeddings: bool = False) -> pa.Table:
+        """The committed rows in order, with the user's own columns and what was added later, as one Arrow table.
+
+        `columns` picks some; without it all but the embeddings come (`embeddings` brings those too).
+        """
+        known = self._columns(embeddings or columns is not None)
+        for name in columns or ():
+            if name not in known:
+                raise no_such("column", name, list(known), f"The run has {len(known)} columns.")
+        wanted = [name for name in known if columns is None or name in columns or name == "image_id"]
+        shards = list(self.records[BASE])
+        pieces = [self._rows(shard, wanted, known) for shard in shards]
+        made = pa.concat_tables(pieces) if pieces else pa.table({n: pa.array([], known[n][1]) for n in wanted})
+        return made.select(list(columns)) if columns is not None else made
+
+    def _columns(self, embeddings: bool) -> dict[str, tuple[str, Any]]:
+        """All columns in order: where each stands (a part's name, or the plan) and its type."""
+        known: dict[str, tuple[str, Any]] = {}
+        for part in self.parts:
+            for field in schema.rows_schema(part):
+                if embeddings or not field.name.startswith("embedding."):
+                    known.setdefault(field.name, (part.name, field.type))
+        for field in self._plan_schema:
+            if field.name in ("uri", "mask") or field.name not in _PLANNED:
+                known.setdefault(field.name, (_PLAN, field.type))
+        return known
+
+    @cached_property
+    def _plan_schema(self) -> pa.Schema:
+        return read_images(self.folder, self.plan, 0, min(1, len(self))).schema
+
+    def _rows(self, shard: int, wanted: Sequence[str], known: Mapping[str, tuple[str, Any]]) -> pa.Table:
+        start, stop = self.plan.bounds(shard)
+        found: dict[str, Any] = {}
+        for part in self.parts:
+            own = [name for name in wanted if known[name][0] == part.name]
+            record = self.records[part.name].get(shard)
+            if own and record is not None:
+                file = self._file(record, part.rows_family)
+                self._check_whole(file)
+                read = self._read(file, lambda opened, own=own: opened.read(columns=own))
+                found |= {name: read.column(name) for name in own}
+        planned = [name for name in wanted if known[name][0] == _PLAN]
+        if planned:
+            listed = read_images(self.folder, self.plan, start, stop, planned)
+            found |= {name: listed.column(name) for name in planned}
+        made = {n: found.get(n, pa.nulls(stop - start, known[n][1])) for n in wanted}
+        return pa.table(made)
+
+    def ids(self, keys: Ids) -> list[int]:
+        """Row numbers (`image_id`) of images, by number, slice or key."""
+        if isinstance(keys, slice):
+            return list(range(len(self)))[keys]
+        given: list[Any] = [keys] if isinstance(keys, int | str) else list(keys)
+        found = [self._keys.get(key, -1) if isinstance(key, str) else operator.index(key) for key in given]
+        for key, number in zip(given, found, strict=True):
+            if not 0 <= number < len(self):
+                raise InputError(f"The run has no image {key!r}. It holds {len(self)} images.")
+        return found
+
+    @cached_property
+    def _keys(self) -> dict[str, int]:
+        keys = read_images(self.folder, self.plan, columns=["key"]).column("key").to_pylist()
+        return {key: number for number, key in enumerate(keys)}
+
+    # ---- maps and embeddings -----------------------------------------------------------------------------
+
+    def maps(self, label: str, ids: Ids) -> Tensor:
+        """Stored maps ``(n, C, h, w)`` of images by `image_id` or key, float32, in the method's own unit.
+
+        Raises InputError for an image that failed or is not committed yet, DamageError for a damaged file.
+        """
+        part, stored = self.method(label)
+        numbers = self.ids(ids)
+        held: dict[tuple[int, int], Any] = {}
+        maps = []
+        for number in numbers:
+            shard, row = divmod(number, self.plan.shard_rows)
+            key = (shard, row // schema.MAPS_PER_GROUP)
+            if key not in held:
+                if len(held) >= OPEN_FILES:
+                    held.clear()
+                held[key] = self._group(part, stored, *key)
+            data = held[key][row % schema.MAPS_PER_GROUP].as_py()
+            if data is None:
+                raise InputError(f"Image {number} has no {label} map: {self._why(number)}")
+            maps.append(schema.unpack(data, stored, float(self._scales(part, stored, shard)[row])))
+        return torch.stack(maps) if maps else torch.zeros((0, *stored.shape))
+
+    def _group(self, part: Part, stored: Stored, shard: int, group: int) -> Any:
+        file = self._file(self._record(part, shard), part.maps_family)
+        column = f"map.{stored.label}"
+        read = self._read(file, lambda opened: opened.read_row_group(group, columns=[column]))
+        return read.column(0)
+
+    def _scales(self, part: Part, stored: Stored, shard: int) -> np.ndarray[Any, Any]:
+        return self._column(part, shard, f"scale.{stored.label}")
+
+    def _column(self, part: Part, shard: int, name: str) -> np.ndarray[Any, Any]:
+        """One column of one shard's rows, kept while it is among the last used."""
+        key = (part.name, shard, name)
+        if key not in self._kept:
+            if len(self._kept) >= OPEN_FILES:
+                self._kept.popitem(last=False)
+            file = self._file(self._record(part, shard), part.rows_family)
+            read = self._read(file, lambda opened: opened.read(columns=[name]))
+            self._kept[key] = read.column(0).to_numpy(zero_copy_only=False)
+        return self._kept[key]
+
+    @cached_property
+    def _kept(self) -> OrderedDict[tuple[str, int, str], np.ndarray[Any, Any]]:
+        return OrderedDict()
+
+    def _why(self, number: int) -> str:
+        shard, row = divmod(number, self.plan.shard_rows)
+        reason = self._column(self.plan.base, shard, "error")[row]
+        return str(reason) if reason else "it was not explained."
+
+    def embeddings(self, label: str) -> Embeddings:
+        """The embeddings of a method: iterate for one shard after another, or `.tensor()` for all at once."""
+        part, stored = self.method(label)
+        if not stored.dim:
+            raise InputError(f"'{label}' has no embeddings in this run: {stored.features_reason}")
+        return Embeddings(self, part, stored)
+
+    def explanation(self, label: str, ids: Ids) -> Explanation:
+        """Stored maps of some images as an `Explanation`, with what its rows say; images that failed are left out."""
+        from .restore import explanation
+
+        return explanation(self, label, self.ids(ids))
+
+    # ---- what it was made from ---------------------------------------------------------------------------
+
+    @cached_property
+    def images(self) -> Images:
+        """The images, read from their files again; InputError where they were in memory."""
+        return images_of(read_images(self.folder, self.plan), self.plan.images)
+
+    def images_at(self, ids: Ids) -> Images:
+        """Some of the images, without looking at the others."""
+        numbers = self.ids(ids)
+        listed = [read_images(self.folder, self.plan, n, n + 1) for n in numbers]
+        table = pa.concat_tables(listed) if listed else read_images(self.folder, self.plan, 0, 0)
+        return images_of(table, self.plan.images)
+
+    def model(self, device: str | None = None) -> Model:
+        """The model, opened again; InputError where it cannot be or has become another one."""
+        return open_again(self.plan.model, device)
+
+    # ---- judged ------------------------------------------------------------------------------------------
+
+    def failures(self) -> dict[str, str]:
+        """Images that could not be explained, by key, with reasons."""
+        rows = self.table(["key", "status", "error"]).to_pylist()
+        return {row["key"]: row["error"] for row in rows if row["status"] != "ok"}
+
+    def summary(self) -> Summary:
+        """Accuracy, precision, recall, F1 and confusion per class with intervals, failures, flags, metrics."""
+        from .summary import summarise
+
+        return summarise(self)
+
+    def verify(self, *, progress: bool = False) -> Findings:
+        """Hold every file of the run against its record, every record against the plan."""
+        from .verify import verify
+
+        return verify(self, progress=progress)
+
+    # ---- files -------------------------------------------------------------------------------------------
+
+    def _record(self, part: Part, shard: int) -> Record:
+        record = self.records[part.name].get(shard)
+        if record is None:
+            start, stop = self.plan.bounds(shard)
+            raise InputError(f"Images {start} to {stop - 1} are not committed yet. Run the same audit again.")
+        return record
+
+    def _file(self, record: Record, family: str) -> DataFile:
+        file = record.file(family)
+        if file is None:
+            raise DamageError(f"'{self.folder}' is damaged: shard {record.shard} has no {family}.")
+        return file
+
+    def _read(self, file: DataFile, read: Any) -> pa.Table:
+        """What `read` takes from an opened file; pages are held against their checksums."""
+        try:
+            return read(self._opened(file))
+        except (pa.ArrowException, OSError) as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise DamageError(f"'{self.folder / file.name}' is damaged: {first}") from None
+
+    def _opened(self, file: DataFile) -> parquet.ParquetFile:
+        """The file with its footer parsed, after its size and footer were held against the record."""
+        if file.name not in self._open:
+            path = self.folder / file.name
+            check_footer(path, file)
+            if len(self._open) >= OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            self._open[file.name] = parquet.ParquetFile(path, page_checksum_verification=True)
+        self._open.move_to_end(file.name)
+        return self._open[file.name]
+
+    def _check_whole(self, file: DataFile) -> None:
+        """A file that is read whole anyway is hashed whole, once."""
+        if file.name not in self._whole:
+            check_bytes(self.folder / file.name, file)
+            self._whole.add(file.name)
+
+
+_PLAN = "plan/"
+_PLANNED = ("image_id", "key", "uri", "label", "label_index", "mask", "content", "target")
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors of one method, one shard at a time; images that failed or whose map is empty have none."""
+
+    run: Run
+    part: Part
+    stored: Stored
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.stored.dim
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each committed shard: `image_id` ``(n,)`` and vectors ``(n, K)``."""
+        column = f"embedding.{self.stored.label}"
+        for record in self.run.records[self.part.name].values():
+            file = self.run._file(record, self.part.rows_family)
+            self.run._check_whole(file)
+            read = self.run._read(file, lambda opened: opened.read(columns=["image_id", column]))
+            vectors = read.column(column).combine_chunks()
+            known = vectors.is_valid()
+            ids = read.column("image_id").combine_chunks().filter(known)
+            flat = vectors.filter(known).flatten().to_numpy(zero_copy_only=False)
+            yield (
+                torch.from_numpy(np.array(ids.to_numpy())),
+                torch.from_numpy(np.array(flat, np.float32)).reshape(len(ids), self.dim),
+            )
+
+    def tensor(self) -> tuple[Tensor, Tensor]:
+        """All of them: `image_id` ``(N,)`` and vectors ``(N, K)``."""
+        parts = list(self)
+        if not parts:
+            return torch.zeros(0, dtype=torch.long), torch.zeros(0, self.dim)
+        return torch.cat([i for i, _ in parts]), torch.cat([v for _, v in parts])
+
+
+def check_footer(path: Path, file: DataFile) -> None:
+    """Size and footer against the record; what lies between is covered by the checksums of its pages."""
+    try:
+        with path.open("rb") as opened:
+            size = opened.seek(0, 2)
+            if size != file.bytes:
+                raise DamageError(f"'{path}' is damaged: it has {size} bytes, and {file.bytes} were written.")
+            opened.seek(-file.footer, 2)
+            tail = opened.read(file.footer)
+    except FileNotFoundError:
+        raise DamageError(f"'{path}' is missing.") from None
+    except OSError as error:
+        raise DamageError(f"'{path}' cannot be read: {error.strerror or error}.") from None
+    if xxh3_128_hexdigest(tail) != file.footer_xxh3_128:
+        raise DamageError(f"'{path}' is damaged: its footer is not what was written.")
+
+
+def check_bytes(path: Path, file: DataFile) -> None:
+    """The whole file against the record."""
+    check_footer(path, file)
+    if xxh3_128_hexdigest(path.read_bytes()) != file.xxh3_128:
+        raise DamageError(f"'{path}' is damaged: its content is not what was written.")
+
+
+def placement_of(row: Mapping[str, Any] | None) -> Placement | None:
+    """A placement from a row of its column."""
+    return None if row is None else Placement.read(row)

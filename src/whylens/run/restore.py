@@ -1,0 +1,70 @@
+"""Restore: stored rows and maps as an Explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..explanation import Explanation
+from ..placement import Placement
+
+if TYPE_CHECKING:
+    from .read import Run
+
+
+def explanation(run: Run, label: str, numbers: Sequence[int]) -> Explanation:
+    """The rows `numbers` of one method, those that failed left out and named in `failures`.
+
+    Maps are as they are stored: pooled to at most 56 x 56 and of half precision, unless the run keeps them in full.
+    """
+    _, stored = run.method(label)
+    own = [f"{word}.{stored.label}" for word in ("target", "score", "target_probability", "flags")]
+    own += [f"check.{name}.{stored.label}" for name in stored.checks]
+    columns = ["image_id", "key", "prediction", "prediction_index", "status", "error", "placement", "uri", *own]
+    table = run.table(columns)
+    at = {int(n): k for k, n in enumerate(table.column("image_id").to_pylist())}
+    picked: list[dict[str, Any]] = table.take([at[n] for n in numbers if n in at]).to_pylist()
+    rows = [row for row in picked if row["status"] == "ok"]
+    word = stored.label
+
+    def floats(name: str) -> torch.Tensor:
+        return torch.tensor([torch.nan if row[name] is None else row[name] for row in rows])
+
+    def numbers_of(name: str) -> torch.Tensor:
+        return torch.tensor([-1 if row[name] is None else row[name] for row in rows], dtype=torch.long)
+
+    flags = sorted({flag for row in rows for flag in row[f"flags.{word}"] or ()})
+    checks = {f: torch.tensor([f in row[f"flags.{word}"] for row in rows]) for f in flags}
+    checks |= {name: floats(f"check.{name}.{word}") for name in stored.checks}
+    classes = run.plan.model["classes"]
+    targets = numbers_of(f"target.{word}")
+    placements = tuple(None if r["placement"] is None else Placement.read(r["placement"]) for r in rows)
+    frame = next((p.frame for p in placements if p is not None), stored.raw[1:])
+    return Explanation(
+        maps=run.maps(label, [row["image_id"] for row in rows]),
+        ids=tuple(row["key"] for row in rows),
+        targets=targets,
+        target_names=tuple("" if t < 0 else classes[t] if classes else str(int(t)) for t in targets),
+        scores=floats(f"score.{word}"),
+        probabilities=floats(f"target_probability.{word}"),
+        predictions=numbers_of("prediction_index"),
+        prediction_names=tuple(row["prediction"] or "" for row in rows),
+        method=stored.method,
+        label=word,
+        params=stored.params,
+        seed=run.plan.settings["seed"],
+        score_kind=run.plan.settings["score"],
+        signed=stored.signed,
+        unit=stored.unit,
+        layer=stored.layer,
+        baseline=stored.baseline,
+        model=run.plan.model["name"],
+        frame=(stored.raw[0], *frame),
+        placements=placements,
+        uris=tuple(row["uri"] for row in rows),
+        checks=checks,
+        failures={row["key"]: row["error"] for row in picked if row["status"] != "ok"},
+        versions=run.plan.versions,
+    )

@@ -1,0 +1,78 @@
+"""Html: one document that needs nothing else, loads nothing and runs no script."""
+
+from __future__ import annotations
+
+import base64
+import os
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._files import write_atomic
+from ..errors import InputError
+from ..words import html_text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SIDE = 640
+"""Longest side in pixels of a picture on a page."""
+
+_QUALITY = 88
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_STYLE = """
+:root{color-scheme:light dark;--ground:#fff;--card:#f5f5f4;--ink:#1a1a1a;--soft:#5c5c5c;--line:#d6d6d3;--warn:#a3001b}
+@media (prefers-color-scheme:dark){
+:root{--ground:#161616;--card:#222;--ink:#eee;--soft:#aaa;--line:#3d3d3d;--warn:#ff8f9d}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:110rem;padding:1rem;background:var(--ground);color:var(--ink);
+font:1rem/1.45 system-ui,sans-serif}
+h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.2rem;margin:0}h3{font-size:1rem;margin:1.2em 0 .4em}
+h1,h2,h3,figcaption,dd,td,li{overflow-wrap:anywhere}
+article,section{border-top:1px solid var(--line);padding:1.2rem 0}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr));gap:1rem;margin-top:.8rem;
+align-items:start}
+figure{margin:0;padding:.6rem;background:var(--card);border-radius:.4rem;min-width:0}
+img{display:block;width:100%;height:auto;max-height:30rem;object-fit:contain}
+figcaption{margin-top:.5rem;font-size:.9rem}
+.bar{height:.5rem;margin:.5rem 0 .2rem;border:1px solid var(--line)}
+.soft,dt{color:var(--soft)}.soft{margin:.2em 0}
+dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .7rem;margin:.4rem 0 0}dd{margin:0;min-width:0}
+.flag{margin:.4rem 0 0;padding:.3rem .5rem;border-left:.25rem solid var(--warn);color:var(--warn);font-weight:600}
+.failed{color:var(--warn)}
+.scroll{overflow-x:auto}th{text-align:right;padding:.15rem .4rem;font-weight:600}th:first-child{text-align:left}
+table{border-collapse:collapse;width:100%}
+td{text-align:left;padding:.15rem .4rem;border-bottom:1px solid var(--line)}
+td+td{text-align:right;font-variant-numeric:tabular-nums}
+footer{border-top:1px solid var(--line);padding-top:1.2rem;font-size:.9rem}
+"""
+
+
+def write_document(path: str | os.PathLike[str], title: str, header: str, main: str, footer: str) -> Path:
+    """Write the file, complete before it has its name; the parts are HTML already, the title is text.
+
+    Raises InputError where the file cannot be written.
+    """
+    html = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html_text(title)}</title>'
+        f"<style>{_STYLE}</style></head><body><header><h1>{html_text(title)}</h1>{header}</header>"
+        f"<main>{main}</main>{footer}</body></html>\n"
+    )
+    file = Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, html.encode())
+    except OSError as error:
+        raise InputError(f"Cannot write '{file}': {error.strerror or error}.") from None
+    return file
+
+
+def image_html(picture: Image, alt: str) -> str:
+    """A picture inside the document."""
+    held = BytesIO()
+    picture.save(held, "JPEG", quality=_QUALITY, subsampling=0)
+    data = base64.b64encode(held.getvalue()).decode()
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img src="data:image/jpeg;base64,{data}" {size} alt="{html_text(alt)}">'

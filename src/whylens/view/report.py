@@ -1,0 +1,195 @@
+"""Report: a run on one page: where it comes from, how good the model is, what failed, its worst and best images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..colour import Look
+from ..errors import InputError
+from ..picture import Photos, overlay
+from ..words import failure_words, flag_words, html_text, share
+from .html import image_html, write_document
+
+if TYPE_CHECKING:
+    from ..explanation import Explanation
+    from ..interval import Interval
+    from ..run.read import Run
+    from ..run.summary import Summary
+
+SHOWN = 12
+"""Images in each row of pictures; failures and classes are listed to eight times as many."""
+
+SIDE = 320
+
+
+def report(run: Run, path: str | os.PathLike[str] = "report.html", *, method: str | None = None) -> Path:
+    """One HTML file of a run, complete before it has its name; it loads nothing and runs no script.
+
+    `method` is the one whose maps lie over the images; the default is the run's first. Images are read from their
+    files again; where that is not possible their maps are shown alone, and it is said.
+    """
+    summary = run.summary()
+    label = run.method(method)[1].label if method else run.labels[0]
+    worst, best = _picked(run)
+    title = f"Audit of {run.plan.model['name']}: {len(run)} images"
+    main = "".join(
+        [
+            _accuracy(summary),
+            _pictures(run, label, "Sure and wrong", worst, "Wrong predictions, the most probable first."),
+            _pictures(run, label, "Sure and right", best, "Right predictions, the most probable first."),
+            "" if worst or best else _pictures(run, label, "Images", _first(run), "No labels to judge by: the first."),
+            _failed(summary),
+        ]
+    )
+    return write_document(path, title, _head(run, summary), main, _footer(run))
+
+
+def _head(run: Run, summary: Summary) -> str:
+    state = "" if run.finished else f" It is still going: {summary.committed} images are committed."
+    failed = f" {summary.failed} could not be explained; they are listed below." if summary.failed else ""
+    said = f"{len(run)} images, {', '.join(run.labels)}.{failed}{state}"
+    flags = [
+        f'<p class="flag">⚠ {html_text(f"{label}: {count} maps. {flag_words(flag)}")}</p>'
+        for label, held in summary.flags.items()
+        for flag, count in held.items()
+    ]
+    return f"<p>{html_text(said)}</p>{''.join(flags)}"
+
+
+def _accuracy(summary: Summary) -> str:
+    """Accuracy, a table per class, the metrics."""
+    parts = []
+    if summary.judged:
+        parts.append(f"<p><strong>Accuracy {_figure(summary.accuracy)}</strong> on {summary.judged} images.</p>")
+        worst = sorted(summary.classes, key=lambda c: (c.f1.n == 0, c.f1.value))
+        head = ("class", "images", "recall", "precision", "F1", "most often taken for")
+        rows = [
+            [
+                c.name,
+                str(c.images),
+                _figure(c.recall),
+                _figure(c.precision),
+                _figure(c.f1),
+                ", ".join(f"{name} ({n})" for name, n in list(c.confused.items())[:3]),
+            ]
+            for c in worst[: 8 * SHOWN]
+        ]
+        parts.append(_table(head, rows))
+        if len(worst) > 8 * SHOWN:
+            parts.append(f"<p>and {len(worst) - 8 * SHOWN} more classes, all better.</p>")
+    if summary.unknown_labels:
+        said = ", ".join(f"'{name}' ({n})" for name, n in list(summary.unknown_labels.items())[: 8 * SHOWN])
+        parts.append(f'<p class="flag">⚠ {html_text(f"labels that are no class of the model: {said}")}</p>')
+    if summary.metrics:
+        rows = [[name.removeprefix("metric."), _figure(i), str(i.n)] for name, i in summary.metrics.items()]
+        parts.append(_table(("metric", "mean", "images"), rows))
+    note = '<p class="soft">In brackets: 95 % intervals (Wilson; bootstrap for F1 and means). Worst class first.</p>'
+    return f"<section><h2>How good it is</h2>{''.join(parts)}{note}</section>" if parts else ""
+
+
+def _figure(interval: Interval) -> str:
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]" if interval.n else "none"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f'<th scope="col">{html_text(word)}</th>' for word in head)
+    body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+# ---- images ------------------------------------------------------------------------------------------------
+
+
+def _picked(run: Run) -> tuple[list[int], list[int]]:
+    """The surest wrong and the surest right predictions."""
+    table = run.table(["image_id", "probability", "correct"])
+    rows = [row for row in table.to_pylist() if row["correct"] is not None and row["probability"] is not None]
+    rows.sort(key=lambda row: (-row["probability"], row["image_id"]))
+    wrong = [row["image_id"] for row in rows if not row["correct"]]
+    right = [row["image_id"] for row in rows if row["correct"]]
+    return wrong[:SHOWN], right[:SHOWN]
+
+
+def _first(run: Run) -> list[int]:
+    rows = run.table(["image_id", "status"]).slice(0, 50 * SHOWN).to_pylist()
+    return [row["image_id"] for row in rows if row["status"] == "ok"][:SHOWN]
+
+
+def _pictures(run: Run, label: str, title: str, ids: list[int], says: str) -> str:
+    if not ids:
+        return ""
+    explanation = run.explanation(label, ids)
+    facts = {row["key"]: row for row in run.table(["key", "label", "prediction", "probability"]).to_pylist()}
+    photos, why = _photos(run, ids)
+    cells = "".join(_cell(explanation, row, facts[name], photos) for row, name in enumerate(explanation.ids))
+    lost = f'<p class="flag">⚠ {html_text(why)}</p>' if why else ""
+    head = f'<h2>{html_text(title)}</h2><p class="soft">{html_text(f"{says} {label} over each.")}</p>'
+    return f'<section>{head}{lost}<div class="grid">{cells}</div></section>'
+
+
+def _photos(run: Run, ids: list[int]) -> tuple[Photos | None, str]:
+    try:
+        return Photos(run.images_at(ids)), ""
+    except InputError as error:
+        return None, f"Maps without their photos: {error}"
+
+
+def _cell(explanation: Explanation, row: int, fact: dict[str, Any], photos: Photos | None) -> str:
+    name = explanation.ids[row]
+    photo, missing = (None, "") if photos is None else photos.find(explanation, row)
+    shown = ""
+    if explanation.maps.ndim == 4:
+        look = Look.of(explanation, [row])
+        drawn = overlay(look, row, None if photo is None else photo.pixels, side=SIDE)
+        shown = image_html(drawn, f"{explanation.label} on {name}")
+    flags = "".join(f'<p class="flag">⚠ {html_text(flag_words(flag))}</p>' for flag in explanation.flags(row))
+    sure = "" if fact["probability"] is None else f", p {share(fact['probability'])}"
+    true = fact["label"] or "unknown"
+    listed = {"predicted": f"{fact['prediction'] or 'nothing'}{sure}", "label": true, "photo": missing}
+    said = "".join(f"<dt>{k}</dt><dd>{html_text(v)}</dd>" for k, v in listed.items() if v)
+    return f"<figure>{shown}<figcaption><strong>{html_text(name)}</strong>{flags}<dl>{said}</dl></figcaption></figure>"
+
+
+def _failed(summary: Summary) -> str:
+    if not summary.failed:
+        return ""
+    most = 8 * SHOWN
+    items = "".join(
+        f"<li>{html_text(failure_words(name, why))}</li>" for name, why in list(summary.failures.items())[:most]
+    )
+    more = f"<p>and {summary.failed - most} more.</p>" if summary.failed > most else ""
+    return f'<section><h2 class="failed">Not explained: {summary.failed}</h2><ul>{items}</ul>{more}</section>'
+
+
+# ---- where it comes from -----------------------------------------------------------------------------------
+
+
+def _footer(run: Run) -> str:
+    listed = "".join(f"<dt>{html_text(k)}</dt><dd>{html_text(v)}</dd>" for k, v in _provenance(run))
+    return f"<footer><h2>Where this comes from</h2><dl>{listed}</dl></footer>"
+
+
+def _provenance(run: Run) -> Iterator[tuple[str, str]]:
+    plan = run.plan
+    yield "run", str(run.folder.resolve())
+    yield "made", plan.created
+    source = plan.model["source"]
+    yield "model", plan.model["name"] + (f", opened from {source['spec']}" if source else ", made in Python")
+    if plan.model["closed"]:
+        yield "opened again", f"cannot be: {plan.model['closed']}"
+    yield "weights", f"sha256 {plan.model['sha256']}"
+    origin = plan.images["origin"]
+    yield "images", ", ".join(origin["data"]) if origin else "given in Python"
+    yield "image list", f"sha256 {plan.images['hash']}"
+    for part in run.parts:
+        for m in part.methods:
+            if m.label in part.keeps:
+                params = ", ".join(f"{k}={v}" for k, v in m.params.items()) or "no parameters"
+                yield m.label, f"{m.method}, {params}" + (f", layer {m.layer}" if m.layer else "")
+    words = ("target", "score", "seed", "batch_size", "precision", "threads", "store")
+    yield "settings", ", ".join(f"{w.replace('_', ' ')} {plan.settings[w]}" for w in words)
+    yield "versions", ", ".join(f"{k} {v}" for k, v in plan.versions.items())
+    yield "again", f"whylens audit --config '{run.folder.resolve() / 'audit.toml'}' --out NEW"
