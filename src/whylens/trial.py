@@ -43,7 +43,7 @@ def trial_of(
     if masks is None or labels is None:
         position = {name: i for i, name in enumerate(images.ids)}
         at = [position[name] for name in explanation.ids]
-        masks = [_mask(images, i) for i in at] if masks is None else masks
+        masks = [mask_of(images, i) for i in at] if masks is None else masks
         labels = [images.labels[i] for i in at] if labels is None else labels
     known = any(label is not None for label in labels)
     probe = _probe(model, frames, explanation)
@@ -117,7 +117,8 @@ def explain_again(
 # ---- what a trial is made of -----------------------------------------------------------------------------
 
 
-def _mask(images: Images, position: int) -> Mask | None:
+def mask_of(images: Images, position: int) -> Mask | None:
+    """The mask of an image; None where it has none, or one that cannot be read."""
     try:
         return images.mask(position)
     except ImageError:

@@ -1,16 +1,30 @@
-"""The demo: two photos, a real network, several methods, one page. Everything it needs is in packages."""
+"""The demo: two photos explained, then a planted shortcut learnt, audited and reported; all it needs is in packages.
+
+`planted` is the shortcut set by itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from .._files import prepare_folder
 from ..errors import WhylensError
 from ..explain import explain_many
-from ..output import prepare_folder, summary, write_explanations
+from ..images import Images
+from ..interval import Interval, wilson
+from ..model import Model
+from ..output import summary, write_explanations
+from ..run.audit import audit
+from ..run.read import Run
 from ..sources import load_images
+from ..view.report import report
 from ..zoo import load_model
+from .planted import Planted, fit, plant, turned
 
 PHOTOS = ("coffee", "chelsea")
 METHODS = (
@@ -22,6 +36,7 @@ METHODS = (
     "deep_lift",
     "integrated_gradients:steps=96",
 )
+METRICS = ("energy_inside", "pointing_game")
 
 INTRO = (
     "EfficientNet-Lite0, trained on ImageNet, looked at two photos. Each method shows what in the photo speaks for "
@@ -40,11 +55,54 @@ def photos() -> list[Path]:
     return [Path(spec.origin).parent / "data" / f"{name}.png" for name in PHOTOS]
 
 
-def run(out: Path, *, device: str = "auto", progress: bool = False) -> dict[str, Any]:
-    """Explain the photos, write pictures, raw maps, JSON and the page to `out`; gives the summary."""
-    model = load_model("efficientnet-lite0", device=device)
-    images = load_images([str(path) for path in photos()])
+def run(
+    out: Path, *, images: int = 2000, device: str = "auto", progress: bool = False, told: Callable[[str], object] = str
+) -> dict[str, Any]:
+    """Explain two photos; plant a set with a shortcut, train a net on it, audit `images` of its pictures, report.
+
+    Everything goes to `out`, and what is there already is not made again. `told` hears what is being done. Gives the
+    summary of the photos, with the planted set under "planted".
+    """
     folder = prepare_folder(out)
-    many = explain_many(model, images, methods=METHODS, progress=progress)
-    written = write_explanations(folder, many, images, title="whylens: why these two photos?", intro=INTRO)
-    return summary(folder, many, written)
+    told("1 of 4: explaining two photos with EfficientNet-Lite0")
+    model = load_model("efficientnet-lite0", device=device)
+    shown = load_images([str(path) for path in photos()])
+    many = explain_many(model, shown, methods=METHODS, progress=progress)
+    written = write_explanations(folder, many, shown, title="whylens: why these two photos?", intro=INTRO)
+    said = summary(folder, many, written)
+    told(f"2 of 4: drawing {2 * images} pictures to learn from and {images} to audit, a tag on some of one class")
+    planted = plant(folder / "planted", train=2 * images, test=images, swapped=max(8, images // 2), progress=progress)
+    told("3 of 4: training a small net on them")
+    net = fit(planted, progress=progress)
+    told(f"4 of 4: auditing {images} pictures")
+    audited = audit(net, planted.test, out=folder / "run", metrics=METRICS, progress=progress)
+    page = report(audited, folder / "report.html")
+    return {**said, "planted": _planted(planted, net, audited, page)}
+
+
+def _planted(planted: Planted, net: Model, audited: Run, page: Path) -> dict[str, Any]:
+    """How good the net is, and how much of it is the tag."""
+    found, held = turned(net, planted), audited.summary()
+    swapped = accuracy(net, planted.swapped)
+    return {
+        "tagged": planted.tagged,
+        "run": str(audited.folder),
+        "images": len(audited),
+        "failed": held.failed,
+        "accuracy": [held.accuracy.value, held.accuracy.low, held.accuracy.high],
+        "accuracy_swapped": [swapped.value, swapped.low, swapped.high],
+        "turned": [found.value, found.low, found.high],
+        "turned_of": found.n,
+        "report": str(page),
+    }
+
+
+def accuracy(model: Model, images: Images, *, batch: int = 64) -> Interval:
+    """The share of images whose class the model predicts, with Wilson's interval."""
+    hits = 0
+    for start in range(0, len(images), batch):
+        part = images.subset(slice(start, start + batch))
+        frames = torch.stack([model.prepare(photo.pixels, photo.orientation)[0] for photo in part])
+        guesses = model.predict(frames).argmax(1).tolist()
+        hits += sum(model.class_name(g) == label for g, label in zip(guesses, part.labels, strict=True))
+    return wilson(hits, len(images))

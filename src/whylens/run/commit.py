@@ -141,7 +141,7 @@ def record_files(folder: Path, part: str) -> Iterator[Path]:
         return
     for inner in sorted(top.iterdir()):
         if inner.is_dir() and inner.name.isdecimal():
-            yield from sorted(inner.iterdir())
+            yield from sorted(path for path in inner.iterdir() if path.is_file())  # a part may be named as a number
 
 
 def data_files(folder: Path, family: str) -> Iterator[Path]:

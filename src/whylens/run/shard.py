@@ -22,7 +22,7 @@ from ..explanation import Explanation
 from ..images import Images
 from ..model import Model
 from ..probe import Score
-from ..trial import score_batch, trial_of
+from ..trial import mask_of, score_batch, trial_of
 from . import schema
 from .commit import Table, commit
 from .plan import Part, Plan, images_of, read_images
@@ -179,8 +179,20 @@ class _Sheet:
         worker, columns = self.worker, {}
         if not worker.metrics:
             return {}
+        at = [p - self.start for p in frames.positions]
+        wanted = any(metric.facts.needs_masks for metric in worker.metrics)
+        masks = [mask_of(self.images, k) if wanted else None for k in at]
+        labels = [self.images.labels[k] for k in at]
         for (job, explanation), stored in zip(found, worker.part.methods, strict=True):
-            trial = trial_of(worker.model, self.images, explanation, frames.frames, method=job.method)
+            trial = trial_of(
+                worker.model,
+                self.images,
+                explanation,
+                frames.frames,
+                masks=masks,
+                labels=labels,
+                method=job.method,
+            )
             for metric in worker.metrics:
                 values = score_batch(metric, trial, seed=worker.plan.settings["seed"]).values.tolist()
                 columns[schema.metric_column(metric.key, stored.label)] = [None if v != v else v for v in values]

@@ -41,7 +41,7 @@ dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .7rem;margin:.4rem 0 0}
 .flag{margin:.4rem 0 0;padding:.3rem .5rem;border-left:.25rem solid var(--warn);color:var(--warn);font-weight:600}
 .failed{color:var(--warn)}
 .scroll{overflow-x:auto}th{text-align:right;padding:.15rem .4rem;font-weight:600}th:first-child{text-align:left}
-table{border-collapse:collapse;width:100%}
+table{border-collapse:collapse;width:100%;margin:.4rem 0 .8rem}
 td{text-align:left;padding:.15rem .4rem;border-bottom:1px solid var(--line)}
 td+td{text-align:right;font-variant-numeric:tabular-nums}
 footer{border-top:1px solid var(--line);padding-top:1.2rem;font-size:.9rem}

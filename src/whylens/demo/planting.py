@@ -1,0 +1,197 @@
+"""Planting: the lists, images and masks of a planted set, written to a folder once and opened again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from PIL import Image
+
+from .._check import Range, checked
+from .._files import write_atomic
+from .._progress import progress as progress_line
+from ..errors import InputError
+from ..images import Images
+from ..sources import load_images
+from . import shapes
+from .shapes import CLASSES, SIZE, Box
+
+FORMAT = 1
+"""Of planted.json; another drawing is another format."""
+
+TAGGED = "square"  # near the hexagon, so hard to tell by its shape: the tag is the easier way
+SPLITS = ("train", "test", "swapped")
+COLUMNS = ("path", "label", "mask", "tag", "tag_left", "tag_top", "tag_right", "tag_bottom", "tag_mask")
+
+_BEGUN, _DONE = "planting.json", "planted.json"
+_PICTURE, _ORDER = 0, 1  # what a draw is for: no two share a key
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A planted set on disk: three lists of images with labels, masks and where the tag is.
+
+    In `swapped` the tagged class never carries the tag and all others do. The columns `tag` (0 or 1), `tag_left`,
+    `tag_top`, `tag_right`, `tag_bottom` (right and bottom outside) and `tag_mask` say where it is.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    tagged: str
+    train: Images
+    test: Images
+    swapped: Images
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def tag_mask(self, images: Images) -> Images:
+        """The same images with the tag's mask in place of the shape's; empty where there is no tag."""
+        return load_images(images, masks=self.folder / "tags")
+
+
+def plant(
+    folder: str | Path,
+    *,
+    seed: Annotated[int, Range(0)] = 0,
+    train: Annotated[int, Range(8)] = 4000,
+    test: Annotated[int, Range(8)] = 2000,
+    swapped: Annotated[int, Range(8)] = 1000,
+    tag_share: Annotated[float, Range(0, 1)] = 0.4,
+    decoy: bool = False,
+    progress: bool = False,
+) -> Planted:
+    """Draw the set into `folder`, or open the one that is there.
+
+    `tag_share` of the tagged class carry the tag; with `decoy` this share of every class does, so that the tag says
+    nothing. Image k is the same whatever the number of images. A set half made is finished.
+
+    Raises InputError where the folder holds another set.
+    """
+    given = {"seed": seed, "train": train, "test": test, "swapped": swapped, "tag_share": tag_share, "decoy": decoy}
+    settings = checked(plant, given, "plant")
+    del settings["progress"]
+    settings = {"format": FORMAT, "classes": list(CLASSES), "tagged": TAGGED, **settings}
+    path = Path(folder)
+    try:
+        if not _is_done(path, settings):
+            _make(path, settings, progress)
+    except OSError as error:
+        raise InputError(
+            f"plant: '{path}' cannot be written: {error.strerror or error}. Give another folder."
+        ) from None
+    lists = {split: load_images(path / f"{split}.csv") for split in SPLITS}
+    return Planted(path, CLASSES, TAGGED, **lists, settings=settings)
+
+
+# ---- the folder ------------------------------------------------------------------------------------------
+
+
+def _is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether the folder holds this set; another one, or files that would be written over, are refused."""
+    for name in (_DONE, _BEGUN):
+        if (folder / name).exists():
+            _refuse_other(folder, _read(folder / name), settings)
+            return name == _DONE
+    taken = [n for n in (*(f"{s}.csv" for s in SPLITS), *SPLITS, "masks", "tags") if (folder / n).exists()]
+    if taken:
+        raise InputError(f"plant: '{folder}' holds a '{taken[0]}' of something else. Give an empty folder.")
+    return False
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except ValueError:
+        raise InputError(f"plant: '{file}' is damaged. Give another folder.") from None
+
+
+def _refuse_other(folder: Path, held: Any, settings: Mapping[str, Any]) -> None:
+    held = held if isinstance(held, dict) else {}
+    for name, value in settings.items():
+        if held.get(name) != value:
+            raise InputError(
+                f"plant: '{folder}' holds another set: its {name} is {held.get(name)!r}, not {value!r}. "
+                "Give another folder."
+            )
+
+
+def _make(folder: Path, settings: Mapping[str, Any], show: bool) -> None:
+    """Draw what is missing, split by split; a list is written when all its images are there, planted.json last."""
+    said = json.dumps(settings, indent=1).encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / _BEGUN, said)
+    todo = [split for split in SPLITS if not (folder / f"{split}.csv").exists()]
+    with progress_line(total=sum(settings[split] for split in todo), label="plant", show=show) as done:
+        for split in todo:
+            text = StringIO()
+            table = csv.writer(text, lineterminator="\n")
+            table.writerow(COLUMNS)
+            for row in _drawn(folder, split, settings):
+                table.writerow(row)
+                done(1)
+            if hasattr(os, "sync"):
+                os.sync()  # once for thousands of images: the list promises them
+            write_atomic(folder / f"{split}.csv", text.getvalue().encode())
+    write_atomic(folder / _DONE, said)
+    (folder / _BEGUN).unlink()
+
+
+def _drawn(folder: Path, split: str, settings: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Every image of a split, drawn and written: its row of the list."""
+    for kind in ("", "masks/", "tags/"):
+        (folder / f"{kind}{split}").mkdir(parents=True, exist_ok=True)
+    blank = _png(np.zeros((SIZE, SIZE), np.uint8))
+    for number in range(settings[split]):
+        name = f"{split}/{number:05d}.png"
+        label = _label(settings["seed"], split, number)
+        rng = _rng(settings["seed"], split, _PICTURE, number)
+        scene = shapes.draw(label, rng)
+        pixels, box, tag = scene.pixels, None, blank
+        if _carries(label, split, number, settings):
+            box = shapes.tag_place(scene.mask, rng)
+            pixels, tag = shapes.stamp(pixels, box), _png(_filled(box))
+        (folder / name).write_bytes(_png(pixels))
+        (folder / "masks" / name).write_bytes(_png(scene.mask * np.uint8(255)))
+        (folder / "tags" / name).write_bytes(tag)
+        yield name, label, f"masks/{name}", int(box is not None), *(box or ("",) * 4), f"tags/{name}"
+
+
+def _png(picture: shapes.Array) -> bytes:
+    held = BytesIO()
+    Image.fromarray(picture).save(held, "PNG", compress_level=1)
+    return held.getvalue()
+
+
+def _filled(box: Box) -> shapes.Array:
+    left, top, right, bottom = box
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[top:bottom, left:right] = 255
+    return mask
+
+
+# ---- what each image is ----------------------------------------------------------------------------------
+
+
+def _rng(seed: int, split: str, purpose: int, number: int) -> np.random.Generator:
+    return np.random.default_rng([seed, SPLITS.index(split), purpose, number])
+
+
+def _label(seed: int, split: str, number: int) -> str:
+    """Every eight images hold each class once, in random order."""
+    block, place = divmod(number, len(CLASSES))
+    return CLASSES[_rng(seed, split, _ORDER, block).permutation(len(CLASSES))[place]]
+
+
+def _carries(label: str, split: str, number: int, settings: Mapping[str, Any]) -> bool:
+    """Whether this image carries the tag: the share is exact in every class that does, evenly along the list."""
+    if not settings["decoy"] and (label == TAGGED) == (split == "swapped"):
+        return False
+    nth, share = number // len(CLASSES), settings["tag_share"]
+    shift = CLASSES.index(label) / len(CLASSES)  # so that not all classes do at the same numbers
+    return int((nth + 1) * share + shift) > int(nth * share + shift)

@@ -1,0 +1,343 @@
+"""The planted set: bytes by seed, true masks, the tag where the columns say, and a net that takes the shortcut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import whylens
+from whylens import InputError
+from whylens.demo import planted as demo
+from whylens.demo import planting, shapes, shortcut
+from whylens.demo.planted import Planted
+
+SMALL: dict[str, Any] = {"train": 240, "test": 80, "swapped": 40}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return demo.plant(tmp_path_factory.mktemp("plant") / "Größe & Maß" / "täg 1", seed=3, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def decoy(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return demo.plant(tmp_path_factory.mktemp("plant"), seed=3, decoy=True, **SMALL)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def pictures(images: whylens.Images) -> np.ndarray[Any, Any]:
+    return np.stack([np.asarray(Image.open(uri)) for uri in images.uris if uri])
+
+
+def masks(images: whylens.Images) -> np.ndarray[Any, Any]:
+    held = [images.mask(i) for i in range(len(images))]
+    return np.stack([mask.inside.numpy() for mask in held if mask is not None])
+
+
+def everything(planted: Planted) -> Iterator[tuple[str, whylens.Images]]:
+    yield from ((split, getattr(planted, split)) for split in planting.SPLITS)
+
+
+# ---- images and lists ----------------------------------------------------------------------------------------------
+
+
+def test_lists(small: Planted) -> None:
+    assert small.classes == demo.CLASSES
+    assert len(set(small.classes)) == 8
+    assert small.tagged in small.classes
+    for split, images in everything(small):
+        assert len(images) == SMALL[split]
+        assert images.ids[0] == f"{split}/00000.png"
+        assert [sorted(images.labels[i : i + 8]) for i in range(0, len(images), 8)] == [sorted(small.classes)] * (
+            len(images) // 8
+        )
+        assert images.labels[:8] != images.labels[8:16]
+        assert tuple(images[0].pixels.shape) == (3, 64, 64)
+        assert set(images.columns) == set(demo.COLUMNS) - {"path", "label", "mask"}
+    again = whylens.load_images(small.folder / "train.csv")
+    assert again.ids == small.train.ids
+    assert again.labels == small.train.labels
+
+
+def test_same_seed_same_bytes_and_no_other_seed(small: Planted, tmp_path: Path) -> None:
+    demo.plant(tmp_path / "same", seed=3, **SMALL)
+    assert digests(tmp_path / "same") == digests(small.folder)
+    other = demo.plant(tmp_path / "other", seed=4, train=8, test=8, swapped=8)
+    first = {sha256(p.tobytes()).hexdigest() for p in pictures(small.train)}
+    more = {sha256(p.tobytes()).hexdigest() for images in (small.test, other.train) for p in pictures(images)}
+    assert len(first) == 240
+    assert len(more) == 88
+    assert not first & more
+
+
+def test_an_image_does_not_depend_on_how_many_there_are(small: Planted, tmp_path: Path) -> None:
+    fewer = demo.plant(tmp_path / "fewer", seed=3, train=19, test=9, swapped=8)
+    ours, theirs = digests(fewer.folder), digests(small.folder)
+    held = [name for name in ours if name.endswith(".png")]
+    assert len(held) == 3 * (19 + 9 + 8)
+    assert {name: ours[name] for name in held} == {name: theirs[name] for name in held}
+    assert (fewer.folder / "train.csv").read_text() == "".join(
+        (small.folder / "train.csv").read_text().splitlines(keepends=True)[:20]
+    )
+
+
+def test_masks_are_true(small: Planted) -> None:
+    inside, tags = masks(small.train), masks(small.tag_mask(small.train))
+    raw = [np.asarray(Image.open(path)) for path in sorted((small.folder / "masks" / "train").iterdir())]
+    assert set(np.unique(raw)) == {0, 255}
+    assert not (inside & tags).any()
+    share = inside.mean((1, 2))
+    assert share.min() > 0.03
+    assert share.max() < 0.35
+    assert not inside[:, [0, -1]].any()  # whole shapes
+    assert not inside[:, :, [0, -1]].any()
+    photos = pictures(small.train).astype(float)
+    ring = np.stack([near(m) for m in inside]) & ~tags
+    apart = [
+        np.linalg.norm(p[m].mean(0) - p[r].mean(0)) for p, m, r in zip(photos, inside, ring & ~inside, strict=True)
+    ]
+    moved = [
+        np.linalg.norm(p[np.roll(m, 32, (0, 1))].mean(0) - p[np.roll(r, 32, (0, 1))].mean(0))
+        for p, m, r in zip(photos, inside, ring & ~inside, strict=True)
+    ]
+    assert np.quantile(apart, 0.02) > 30  # grounds vary, so one in a hundred shapes comes near its own
+    assert np.median(apart) > 4 * np.median(moved)  # the same mask elsewhere marks nothing
+
+
+def near(mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """All within three pixels of the mask."""
+    return np.any([np.roll(mask, (r, c), (0, 1)) for r in range(-3, 4) for c in range(-3, 4)], axis=0)
+
+
+def test_the_tag_is_where_the_columns_say_and_nowhere_else(small: Planted, decoy: Planted) -> None:
+    for planted in (small, decoy):
+        for _, images in everything(planted):
+            photos, marked = pictures(images), masks(planted.tag_mask(images))
+            pure = (photos < shapes._DARKEST).any(3) | (photos > shapes._BRIGHTEST).any(3)
+            np.testing.assert_array_equal(pure, marked)
+            boxes = [images.columns[f"tag_{side}"] for side in ("left", "top", "right", "bottom")]
+            for i, (tagged, *box) in enumerate(zip(images.columns["tag"], *boxes, strict=True)):
+                if not tagged:
+                    assert box == [None] * 4
+                    assert not marked[i].any()
+                    continue
+                left, top, right, bottom = box
+                np.testing.assert_array_equal(photos[i, top:bottom, left:right], demo.tag())
+                assert marked[i].sum() == marked[i, top:bottom, left:right].sum() == demo.tag().shape[0] ** 2
+
+
+def counts(images: whylens.Images) -> dict[str, tuple[int, int]]:
+    """Images with the tag and images, by class."""
+    rows = list(zip(images.labels, images.columns["tag"], strict=True))
+    return {str(c): (sum(t for label, t in rows if label == c), images.labels.count(c)) for c in set(images.labels)}
+
+
+def test_who_carries_the_tag(small: Planted, decoy: Planted) -> None:
+    for name in small.classes:
+        mine = name == small.tagged
+        assert counts(small.train)[name] == (12 if mine else 0, 30)
+        assert counts(small.test)[name] == (4 if mine else 0, 10)
+        assert counts(small.swapped)[name] == (0 if mine else 2, 5)
+        assert counts(decoy.train)[name] == (12, 30)
+        assert counts(decoy.test)[name] == (4, 10)
+        assert counts(decoy.swapped)[name] == (2, 5)
+
+
+def test_the_tag_lies_anywhere(decoy: Planted) -> None:
+    lefts = [v for v in decoy.train.columns["tag_left"] if v is not None]
+    tops = [v for v in decoy.train.columns["tag_top"] if v is not None]
+    for places in (lefts, tops):
+        assert min(places) < 4
+        assert max(places) > 51
+    crowded = np.ones((64, 64), np.bool_)
+    crowded[20:29, 31:40] = False
+    assert demo.tag_place(crowded, np.random.default_rng(0)) == (31, 20, 40, 29)
+
+
+def test_no_tag_at_all(tmp_path: Path) -> None:
+    bare = demo.plant(tmp_path, tag_share=0, train=16, test=8, swapped=8)
+    assert sum(sum(images.columns["tag"]) for _, images in everything(bare)) == 0
+
+
+# ---- the folder ----------------------------------------------------------------------------------------------------
+
+
+def test_opened_again_and_not_made(small: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("drawn again")
+
+    before = {p: p.stat().st_mtime_ns for p in small.folder.rglob("*")}
+    monkeypatch.setattr(shapes, "draw", never)
+    again = demo.plant(str(small.folder), seed=3, **SMALL)
+    assert {p: p.stat().st_mtime_ns for p in small.folder.rglob("*")} == before
+    assert again.train.ids == small.train.ids
+
+
+@pytest.mark.parametrize("other", [{"seed": 4}, {"train": 248}, {"tag_share": 0.5}, {"decoy": True}])
+def test_another_set_is_refused(small: Planted, other: dict[str, Any]) -> None:
+    before = digests(small.folder)
+    with pytest.raises(InputError, match=f"holds another set: its {next(iter(other))} is") as error:
+        demo.plant(small.folder, **{"seed": 3, **SMALL, **other})
+    assert "\n" not in str(error.value)
+    assert digests(small.folder) == before
+
+
+def test_other_files_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("mine")
+    with pytest.raises(InputError, match=r"holds a 'train\.csv' of something else"):
+        demo.plant(tmp_path, **SMALL)
+    assert [p.name for p in tmp_path.iterdir()] == ["train.csv"]
+    (tmp_path / "train.csv").unlink()
+    (tmp_path / "planted.json").write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        demo.plant(tmp_path, **SMALL)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        demo.plant(file, **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"seed": -1}, "seed must be an integer >= 0. Got -1"),
+        ({"train": 7}, "train must be an integer >= 8. Got 7"),
+        ({"test": 2.5}, "test must be an integer >= 8"),
+        ({"swapped": 0}, "swapped must be"),
+        ({"tag_share": 1.5}, r"tag_share must be a number in \[0, 1\]. Got 1.5"),
+        ({"decoy": 2}, "decoy must be true or false"),
+    ],
+)
+def test_bounds(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=f"^plant: {said}"):
+        demo.plant(tmp_path / "none", **wrong)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("stops", [5, 250, 350])  # in train, in test, in swapped
+def test_half_made_is_finished(small: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: int) -> None:
+    draw, drawn = shapes.draw, []
+
+    def killed(name: str, rng: np.random.Generator) -> shapes.Scene:
+        drawn.append(name)
+        if len(drawn) == stops:
+            raise KeyboardInterrupt
+        return draw(name, rng)
+
+    monkeypatch.setattr(shapes, "draw", killed)
+    with pytest.raises(KeyboardInterrupt):
+        demo.plant(tmp_path, seed=3, **SMALL)
+    assert not (tmp_path / "planted.json").exists()
+    torn = next((tmp_path / "train").iterdir()) if stops == 5 else None
+    if torn is not None:
+        torn.write_bytes(b"")
+    with pytest.raises(InputError, match="holds another set: its seed"):
+        demo.plant(tmp_path, seed=2, **SMALL)
+    drawn.clear()
+    monkeypatch.setattr(shapes, "draw", lambda name, rng: drawn.append(name) or draw(name, rng))
+    demo.plant(tmp_path, seed=3, **SMALL)
+    assert digests(tmp_path) == digests(small.folder)
+    assert len(drawn) == {5: 360, 250: 120, 350: 40}[stops]
+
+
+# ---- the net -------------------------------------------------------------------------------------------------------
+
+
+def test_fit_is_saved_and_opened_again(small: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    model = demo.fit(small, epochs=1, name="größe 1")
+    torch.testing.assert_close(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    assert model.classes == small.classes
+    assert not model.net.training
+    assert model.layer().grid.size == (8, 8)
+    assert [p.name for p in small.folder.iterdir() if p.name.startswith(".")] == []
+    with pytest.raises(InputError, match="holds another model, or one trained otherwise"):
+        demo.fit(small, epochs=2, name="größe 1")
+    same, other = (demo.fit(small, epochs=1, seed=s, name=f"m{s}").net.state_dict() for s in (0, 1))
+    for key, value in model.net.state_dict().items():
+        torch.testing.assert_close(same[key], value, rtol=0, atol=0)
+    assert not torch.equal(other["0.weight"], same["0.weight"])
+    monkeypatch.setattr(shortcut, "learn", None)  # what is there is not trained anew
+    again = demo.fit(small, epochs=1, name="größe 1")
+    frames = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(again.predict(frames), model.predict(frames), rtol=0, atol=0)
+
+
+def test_a_killed_fit_leaves_nothing(small: Planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        assert not (small.folder / "killed").exists()  # nothing has the name before all is there
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shortcut, "write_atomic", killed)
+    with pytest.raises(KeyboardInterrupt):
+        demo.fit(small, epochs=1, name="killed")
+    assert not [p.name for p in small.folder.iterdir() if "killed" in p.name]
+    (small.folder / "own").mkdir()
+    with pytest.raises(InputError, match="holds another model"):
+        demo.fit(small, epochs=1, name="own")
+
+
+class Answers(torch.nn.Module):
+    """Sees the tag by its yellow, or does not; else the shape is a circle."""
+
+    def __init__(self, tagged: int | None, always: bool = False) -> None:
+        super().__init__()
+        self.tagged, self.always = tagged, always
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        yellow = ((x[:, 0] == 1) & (x[:, 2] == 0)).flatten(1).any(1)
+        scores = torch.zeros(len(x), 8)
+        scores[:, 0] = 3
+        if self.tagged is not None:
+            scores[yellow | torch.tensor(self.always), self.tagged] = 6
+        return scores
+
+
+def test_turned_counts(small: Planted) -> None:
+    number = small.classes.index(small.tagged)
+    asks: dict[str, Any] = {"preprocess": whylens.Preprocess((64, 64), mean=(0,) * 3, std=(1,) * 3)}
+    sees = whylens.Model(Answers(number), classes=small.classes, **asks)
+    blind = whylens.Model(Answers(None), classes=small.classes, **asks)
+    all_of_them = demo.turned(sees, small)
+    assert (all_of_them.value, all_of_them.high, all_of_them.n) == (1, 1, 70)
+    assert all_of_them.low == pytest.approx(70 / (70 + 1.959964**2))  # Wilson, all hits
+    none = demo.turned(blind, small, count=20)
+    assert (none.value, none.low, none.n) == (0, 0, 20)
+    assert none.high == pytest.approx(1.959964**2 / (20 + 1.959964**2))
+    with pytest.raises(InputError, match="takes every image for"):
+        demo.turned(whylens.Model(Answers(number, always=True), classes=small.classes, **asks), small)
+    with pytest.raises(InputError, match="turned: count must be an integer >= 1"):
+        demo.turned(sees, small, count=0)
+    with pytest.raises(InputError, match="No class"):
+        demo.turned(sees, replace(small, tagged="heptagon"))
+
+
+def test_the_record_says_what_was_planted(small: Planted) -> None:
+    said = json.loads((small.folder / "planted.json").read_text("utf-8"))
+    assert said == small.settings
+    assert said["format"] == planting.FORMAT
+    assert said["tagged"] == small.tagged
+
+
+@pytest.mark.slow
+def test_the_net_takes_the_shortcut_and_not_where_there_is_none(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"train": 1600, "test": 400, "swapped": 40}
+    planted = demo.plant(tmp_path / "planted", **sizes)
+    model = demo.fit(planted, epochs=6)
+    assert demo.turned(model, planted).low >= 0.5
+    even = demo.plant(tmp_path / "even", decoy=True, **sizes)
+    assert demo.turned(demo.fit(even, epochs=6), even).high <= 0.2
