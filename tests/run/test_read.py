@@ -66,10 +66,10 @@ def data_file(folder: Path, family: str, shard: int = 0) -> Path:
 
 
 def test_duckdb_and_polars_read_rows_maps_and_embeddings(stored: Run) -> None:
-    rows, maps = f"{stored.folder}/rows/*.parquet", f"{stored.folder}/maps/*.parquet"
+    rows, maps = ([str(p) for p in stored.files(family)] for family in ("rows", "maps"))
     found = duckdb.sql(
         f"select count(*), count(distinct image_id), sum(case when status = 'ok' then 1 end), avg(probability), "
-        f"max(len(\"embedding.grad_cam\")) from read_parquet('{rows}')"
+        f'max(len("embedding.grad_cam")) from read_parquet({rows})'
     ).fetchall()
     table = stored.table(embeddings=True)
     sure = [p for p in table.column("probability").to_pylist() if p is not None]
@@ -77,8 +77,8 @@ def test_duckdb_and_polars_read_rows_maps_and_embeddings(stored: Run) -> None:
     assert found[0][3] == pytest.approx(np.mean(sure), rel=1e-6)
     assert found[0][4] == 8
     joined = duckdb.sql(
-        f'select m."map.grad_cam", r."scale.grad_cam" from read_parquet(\'{maps}\') m '
-        f"join read_parquet('{rows}') r using (image_id) where image_id = 42"
+        f'select m."map.grad_cam", r."scale.grad_cam" from read_parquet({maps}) m '
+        f"join read_parquet({rows}) r using (image_id) where image_id = 42"
     ).fetchall()
     own = np.frombuffer(joined[0][0], "<f2").reshape(7, 7).astype(np.float32) * np.float32(joined[0][1])
     assert np.array_equal(own, stored.maps("grad_cam", [42])[0, 0].numpy())
@@ -276,12 +276,20 @@ def test_a_torn_record_is_no_commit_and_is_made_again(copy: Path, stored: Run) -
 
 def test_a_damaged_plan_is_found(copy: Path) -> None:
     part = next((copy / "plan").glob("*.parquet"))
-    flip(part, 8 * (part.stat().st_size // 2))
-    found = open_run(copy).verify()
-    assert found.found[0].kind == "damaged"
+    whole = part.read_bytes()
+    rng = random.Random(0)
+    for _ in range(100):
+        flip(part, rng.randrange(8 * len(whole)))
+        (found,) = open_run(copy).verify().found
+        assert (found.kind, found.file) == ("damaged", f"plan/{part.name}")
+        part.write_bytes(whole)
+    flip(part, 8 * len(whole) - 200)
+    with pytest.raises(DamageError, match="its footer is not what was written"):
+        open_run(copy).table(["line"])
     part.unlink()
     with pytest.raises(DamageError, match="is missing"):
         open_run(copy).table(["line"])
+    assert open_run(copy).verify().found[0].kind == "missing"
 
 
 def test_no_links_and_no_keys_in_names(stored: Run, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def audit(
     ] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Explain a whole dataset into a folder that survives anything; the same command again goes on."""
+    """Explain a whole dataset into a folder; killed at any point, the same command goes on from there."""
     from ..run.audit import audit as run_audit
     from ..sources import load_images
 
@@ -88,12 +88,22 @@ def audit(
 
 
 @app.command(epilog="Example: whylens verify run")
-def verify(run: RunFolder, as_json: AsJson = False) -> None:
-    """Hold every file of a run against what was written; exit code 2 where something is damaged or missing."""
+def verify(
+    run: RunFolder,
+    withdraw: Annotated[
+        bool, typer.Option("--withdraw", help="give up damaged shards, so that the next audit makes them anew")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hold every file of a run against what was written; exit code 2 unless every row is there and nothing else."""
     from ..run.read import open_run
+    from ..run.verify import withdraw as give_up
 
-    found = open_run(run).verify(progress=watched(as_json))
-    say(found.as_dict(), as_json, str(found))
+    stored = open_run(run)
+    found = stored.verify(progress=watched(as_json))
+    gone = give_up(stored, found) if withdraw else []
+    words = [str(found), *(f"withdrawn: {name}" for name in gone)]
+    say({**found.as_dict(), "withdrawn": gone}, as_json, "\n".join(words))
     if not found.ok:
         raise typer.Exit(DAMAGED)
 
@@ -102,7 +112,6 @@ def verify(run: RunFolder, as_json: AsJson = False) -> None:
 def measure(
     run: RunFolder,
     metric: Annotated[list[str], typer.Option("--metric", help="NAME or NAME:parameter=value,...; again for several")],
-    device: Annotated[str, typer.Option("--device", help="default: the device of the run")] = "",
     workers: Workers = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -111,7 +120,7 @@ def measure(
     from ..run.read import open_run
 
     stored = open_run(run)
-    made = extend(stored, metrics=metric, device=device or None, workers=_count(workers), progress=watched(as_json))
+    made = extend(stored, metrics=metric, workers=_count(workers), progress=watched(as_json))
     _end(made, as_json)
 
 
@@ -149,13 +158,14 @@ def gc(
 def report(
     run: RunFolder,
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML file")] = Path("report.html"),
+    method: Annotated[str, typer.Option(help="whose maps lie over the images; default: the first")] = "",
     as_json: AsJson = False,
 ) -> None:
     """One HTML file of a run: provenance, accuracy, failures, worst and best images with overlays."""
     from ..run.read import open_run
     from ..view.report import report as write
 
-    made = write(open_run(run), out)
+    made = write(open_run(run), out, method=method or None)
     say({"file": str(made), "bytes": made.stat().st_size}, as_json, f"Open {made}")
 
 

@@ -90,8 +90,8 @@ def turned(
 ) -> Interval:
     """Paste the tag on test images of other classes that carry none and are not taken for the tagged class.
 
-    The share of at most `count` of them that the model then takes for it, with Wilson's interval. Where the tag goes depends on the seed and the
-    image alone, so two models are measured on the same pastes.
+    The share of at most `count` of them that the model then takes for it, with Wilson's interval. Where the tag goes
+    depends on the seed and the image alone, so two models are measured on the same pastes.
     """
     checked(turned, {"count": count, "seed": seed}, "turned")
     target, images = model.class_index(planted.tagged), planted.test

@@ -22,7 +22,7 @@ from pyarrow import parquet
 from xxhash import xxh3_128_hexdigest
 
 from .._files import create_once, is_leftover, sync_folder, write_new
-from ..errors import InputError, WhylensError
+from ..errors import DamageError, InputError, WhylensError
 
 BASE = ""
 """The part of a run that was planned at its start; other parts were added later and have names."""
@@ -170,20 +170,41 @@ def parquet_bytes(table: Table) -> bytes:
 
 def _write(folder: Path, family: str, name: str, table: Table) -> DataFile:
     data = parquet_bytes(table)
-    footer = int.from_bytes(data[-8:-4], "little") + 8
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_new(path, data)
     sync_folder(path.parent)
-    return DataFile(
-        family,
-        name,
-        table.rows.num_rows,
-        len(data),
-        xxh3_128_hexdigest(data),
-        footer,
-        xxh3_128_hexdigest(data[-footer:]),
-    )
+    return measured(family, name, table.rows.num_rows, data)
+
+
+def measured(family: str, name: str, rows: int, data: bytes) -> DataFile:
+    """What a file must measure."""
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    return DataFile(family, name, rows, len(data), xxh3_128_hexdigest(data), footer, xxh3_128_hexdigest(data[-footer:]))
+
+
+def check_footer(path: Path, file: DataFile) -> None:
+    """Size and footer against the record; what lies between is covered by the checksums of its pages."""
+    try:
+        with path.open("rb") as opened:
+            size = opened.seek(0, 2)
+            if size != file.bytes:
+                raise DamageError(f"'{path}' is damaged: it has {size} bytes, and {file.bytes} were written.")
+            opened.seek(-file.footer, 2)
+            tail = opened.read(file.footer)
+    except FileNotFoundError:
+        raise DamageError(f"'{path}' is missing.") from None
+    except OSError as error:
+        raise DamageError(f"'{path}' cannot be read: {error.strerror or error}.") from None
+    if xxh3_128_hexdigest(tail) != file.footer_xxh3_128:
+        raise DamageError(f"'{path}' is damaged: its footer is not what was written.")
+
+
+def check_bytes(path: Path, file: DataFile) -> None:
+    """The whole file against the record."""
+    check_footer(path, file)
+    if xxh3_128_hexdigest(path.read_bytes()) != file.xxh3_128:
+        raise DamageError(f"'{path}' is damaged: its content is not what was written.")
 
 
 def _names(path: Path, attempt: str) -> bool:

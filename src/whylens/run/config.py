@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .._files import write_atomic
 from ..errors import InputError, no_such
-from .plan import Plan
+from .plan import Part, Plan
 
 NAME = "audit.toml"
 
@@ -20,20 +20,22 @@ KEYS = (
 )  # fmt: skip
 
 
-def write(folder: Path, plan: Plan) -> None:
-    """Write the file beside the run; what words cannot repeat is said in it."""
+def write(folder: Path, plan: Plan, parts: Sequence[Part]) -> None:
+    """Write the file beside the run, with what was added to it; what words cannot repeat is said in it."""
     import tomli_w
 
-    said, lost = as_config(plan)
+    said, lost = as_config(plan, parts)
     head = "# Repeats this run: whylens audit --config audit.toml --out NEW\n"
     head += "".join(f"# Not repeated: {what}\n" for what in lost)
     write_atomic(folder / NAME, (head + tomli_w.dumps(said)).encode())
 
 
-def as_config(plan: Plan) -> tuple[dict[str, Any], list[str]]:
+def as_config(plan: Plan, parts: Sequence[Part]) -> tuple[dict[str, Any], list[str]]:
     """Settings by key, and what they leave out, in words."""
     said: dict[str, Any] = {}
     lost = []
+    methods = [m for part in parts for m in part.methods if m.label in part.keeps]
+    metrics = list({m.key: m for part in parts for m in part.metrics}.values())
     if plan.images["origin"] is None:
         lost.append("the images, which were given in Python")
     said |= plan.images["origin"] or {}
@@ -44,12 +46,12 @@ def as_config(plan: Plan) -> tuple[dict[str, Any], list[str]]:
         said |= {"model": source["spec"], "weights": source["weights"]}
         said |= source["given"]
     said["device"] = plan.model["device"]
-    lost += [f"the method {m.label}, a function" for m in plan.base.methods if not m.repeats]
-    lost += [f"the metric {m.key}, a function" for m in plan.base.metrics if not m.repeats]
-    said["method"] = [_method(m) for m in plan.base.methods if m.repeats]
+    lost += [f"the method {m.label}, a function" for m in methods if not m.repeats]
+    lost += [f"the metric {m.key}, a function" for m in metrics if not m.repeats]
+    said["method"] = [_method(m) for m in methods if m.repeats]
     said["metric"] = [
         {"name": m.metric, "label": m.key, **({"params": dict(m.params)} if m.params else {})}
-        for m in plan.base.metrics
+        for m in metrics
         if m.repeats
     ]
     target = plan.settings["target"]

@@ -18,6 +18,7 @@ from ..errors import DamageError, InputError
 from ..images import FileEntry, Images, Row
 from ..masks import Label, reopen
 from ..model import Model
+from .commit import DataFile, Table, check_footer, measured, parquet_bytes
 
 FORMAT = 1
 """Of the run folder; a newer one is refused, every past one keeps a fixture that must open."""
@@ -117,7 +118,7 @@ class Plan:
     images: Mapping[str, Any]
     settings: Mapping[str, Any]  # target, score, seed, batch_size, precision, threads, store
     base: Part
-    parts: tuple[str, ...]  # files of the image list
+    parts: tuple[DataFile, ...]  # files of the image list
     versions: Mapping[str, str] = field(default_factory=dict)
     schemas: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     created: str = ""
@@ -153,7 +154,9 @@ class Plan:
                 f"'{folder}' has format {said['format']}, newer than the {FORMAT} known here. Update whylens."
             )
         known = {f.name: said[f.name] for f in fields(cls) if f.name in said}
-        return cls(**{**known, "base": Part.read(said["base"]), "parts": tuple(said["parts"])})
+        return cls(
+            **{**known, "base": Part.read(said["base"]), "parts": tuple(DataFile(**part) for part in said["parts"])}
+        )
 
 
 def sealed(said: Mapping[str, Any]) -> bytes:
@@ -252,18 +255,17 @@ def images_hash(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def write_images(folder: Path, table: pa.Table, mark: str) -> tuple[str, ...]:
+def write_images(folder: Path, table: pa.Table, mark: str) -> tuple[DataFile, ...]:
     """The list as ``plan/part-*.parquet``, under names that belong to this list alone."""
-    from .commit import Table, parquet_bytes
-
-    names = []
+    files = []
     for number, start in enumerate(range(0, table.num_rows, PART_ROWS)):
         rows = table.slice(start, PART_ROWS)
         name = f"plan/part-{number:05d}-{mark[:12]}.parquet"
         (folder / "plan").mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / name, parquet_bytes(Table(rows, GROUP_ROWS)))
-        names.append(name)
-    return tuple(names)
+        data = parquet_bytes(Table(rows, GROUP_ROWS))
+        write_atomic(folder / name, data)
+        files.append(measured("plan", name, rows.num_rows, data))
+    return tuple(files)
 
 
 def read_images(
@@ -272,16 +274,16 @@ def read_images(
     """The rows of the image list from `start` to before `stop`."""
     stop = plan.rows if stop is None else stop
     found = []
-    for number, name in enumerate(plan.parts):
+    for number, held in enumerate(plan.parts):
+        name = held.name
         first = number * PART_ROWS
         if first < stop and first + PART_ROWS > start:
+            check_footer(folder / name, held)
             try:
                 with parquet.ParquetFile(folder / name, page_checksum_verification=True) as file:
                     low, high = max(0, start - first), min(stop - first, file.metadata.num_rows)
                     groups = range(low // GROUP_ROWS, -(-high // GROUP_ROWS))
                     part = file.read_row_groups(list(groups), columns=columns)
-            except FileNotFoundError:
-                raise DamageError(f"'{folder}' is damaged: {name} is missing.") from None
             except (pa.ArrowException, OSError) as error:
                 raise DamageError(f"'{folder / name}' is damaged: {str(error).splitlines()[0]}") from None
             found.append(part.slice(low - groups.start * GROUP_ROWS, high - low))

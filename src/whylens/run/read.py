@@ -15,19 +15,18 @@ import pyarrow as pa
 import torch
 from pyarrow import parquet
 from torch import Tensor
-from xxhash import xxh3_128_hexdigest
 
 from ..errors import DamageError, InputError, no_such
 from ..explanation import Explanation
 from ..images import Images
 from ..model import Model
-from ..placement import Placement
 from . import schema
-from .commit import BASE, DataFile, Record, records
+from .commit import BASE, DataFile, Record, check_bytes, check_footer, records
 from .plan import Part, Plan, Stored, additions, images_of, read_images
 from .reopen import open_again
 
 if TYPE_CHECKING:
+    from .export import What
     from .summary import Summary
     from .verify import Findings
 
@@ -252,6 +251,17 @@ class Run:
         """The model, opened again; InputError where it cannot be or has become another one."""
         return open_again(self.plan.model, device)
 
+    def files(self, family: str = "rows") -> list[Path]:
+        """The committed files of a family ("rows", "maps", "scores.LABEL", "maps.LABEL"), for other tools to read.
+
+        What else lies in the family's folder was left by a process that died, and is not part of the run.
+        """
+        known = {f: part.name for part in self.parts for f in part.families}
+        if family not in known:
+            raise no_such("family", family, list(known), f"The run has: {', '.join(known)}.")
+        found = (record.file(family) for record in self.records[known[family]].values())
+        return [self.folder / file.name for file in found if file is not None]
+
     # ---- judged ------------------------------------------------------------------------------------------
 
     def failures(self) -> dict[str, str]:
@@ -270,6 +280,12 @@ class Run:
         from .verify import verify
 
         return verify(self, progress=progress)
+
+    def export(self, file: str | Path, *, what: What = "rows", method: str | None = None) -> Path:
+        """Write rows, embeddings or maps as one file of a common kind; see `whylens.run.export`."""
+        from .export import export
+
+        return export(self, file, what=what, method=method)
 
     # ---- files -------------------------------------------------------------------------------------------
 
@@ -351,32 +367,3 @@ class Embeddings:
         if not parts:
             return torch.zeros(0, dtype=torch.long), torch.zeros(0, self.dim)
         return torch.cat([i for i, _ in parts]), torch.cat([v for _, v in parts])
-
-
-def check_footer(path: Path, file: DataFile) -> None:
-    """Size and footer against the record; what lies between is covered by the checksums of its pages."""
-    try:
-        with path.open("rb") as opened:
-            size = opened.seek(0, 2)
-            if size != file.bytes:
-                raise DamageError(f"'{path}' is damaged: it has {size} bytes, and {file.bytes} were written.")
-            opened.seek(-file.footer, 2)
-            tail = opened.read(file.footer)
-    except FileNotFoundError:
-        raise DamageError(f"'{path}' is missing.") from None
-    except OSError as error:
-        raise DamageError(f"'{path}' cannot be read: {error.strerror or error}.") from None
-    if xxh3_128_hexdigest(tail) != file.footer_xxh3_128:
-        raise DamageError(f"'{path}' is damaged: its footer is not what was written.")
-
-
-def check_bytes(path: Path, file: DataFile) -> None:
-    """The whole file against the record."""
-    check_footer(path, file)
-    if xxh3_128_hexdigest(path.read_bytes()) != file.xxh3_128:
-        raise DamageError(f"'{path}' is damaged: its content is not what was written.")
-
-
-def placement_of(row: Mapping[str, Any] | None) -> Placement | None:
-    """A placement from a row of its column."""
-    return None if row is None else Placement.read(row)

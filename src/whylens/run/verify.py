@@ -12,9 +12,8 @@ from .._files import is_leftover
 from .._progress import progress as shown
 from ..errors import DamageError
 from . import schema
-from .commit import Record, collect_garbage, data_files, leftovers, record_files, record_path
-from .plan import Part, read_images
-from .read import check_bytes
+from .commit import Record, check_bytes, collect_garbage, data_files, leftovers, record_files, record_path
+from .plan import Part
 
 if TYPE_CHECKING:
     from .read import Run
@@ -67,10 +66,12 @@ def verify(run: Run, *, progress: bool = False) -> Findings:
     run.refresh()
     found: list[Finding] = []
     rows = files = size = committed = 0
-    try:
-        read_images(run.folder, run.plan)
-    except DamageError as error:
-        found.append(Finding("damaged", "plan", str(error)))
+    for part_file in run.plan.parts:
+        try:
+            check_bytes(run.folder / part_file.name, part_file)
+        except DamageError as error:
+            missing = not (run.folder / part_file.name).exists()
+            found.append(Finding("missing" if missing else "damaged", part_file.name, str(error)))
     total = sum(len(held) for held in run.records.values())
     with shown(total=total, label="verify", show=progress) as done:
         for part in run.parts:
@@ -89,6 +90,23 @@ def verify(run: Run, *, progress: bool = False) -> Findings:
 def families(run: Run) -> dict[str, str]:
     """The part that each family of a run belongs to."""
     return {family: part.name for part in run.parts for family in part.families}
+
+
+def withdraw(run: Run, found: Findings) -> list[str]:
+    """Remove the records of shards whose files are damaged or missing, so that the next audit makes them anew.
+
+    Gives the names of the records. What else a record names is left for `gc`.
+    """
+    wrong = {finding.file for finding in found.found if finding.kind in ("damaged", "missing")}
+    removed = []
+    for part in run.parts:
+        for shard, record in run.records[part.name].items():
+            if wrong & {file.name for file in record.files}:
+                path = record_path(run.folder, part.name, shard)
+                path.unlink(missing_ok=True)
+                removed.append(path.relative_to(run.folder).as_posix())
+    run.refresh()
+    return removed
 
 
 def gc(run: Run, *, older: float, now: float) -> list[str]:
@@ -154,7 +172,7 @@ def _strangers(run: Run) -> Iterator[Finding]:
             name = path.relative_to(run.folder).as_posix()
             if path not in left and name not in named:
                 yield Finding("foreign", name, "no record names it, and it is not read")
-    tops = {"commit", "plan", "additions", "derived", "run.json", "audit.toml", *own}
+    tops = {"report.html", "commit", "plan", "additions", "derived", "run.json", "audit.toml", *own}
     for path in sorted(run.folder.iterdir()):
         if path.name not in tops and path not in left:
             yield Finding("foreign", path.name, "it is not part of a run")
