@@ -16,8 +16,8 @@ SOURCE = Path(whylens.__file__).parent
 LAYERS = [
     "errors _check _plugins _state _progress _files",
     "placement pixels dicom decode annotations masks images sources explanation words colour sheet picture figure",
-    "preprocess grid layers model rules target probe",
-    "contract baseline residual embedding interval",
+    "preprocess grid layers model rules target folding engine probe",
+    "contract baseline regions residual embedding interval",
     "methods metrics",
     "collect batches explain trial scores measure zoo testing",
     "run",

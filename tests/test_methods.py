@@ -60,6 +60,75 @@ def expect(method: str, formula: Callable[[Tensor], Tensor], maps: Tensor, **par
     return check
 
 
+class Patch(nn.Module):
+    """Class 1 sees the mean of one patch of a 16 x 16 frame, class 0 what is left of 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = 8 * x[:, :, 4:8, 8:12].mean((1, 2, 3)) - 4
+        return torch.stack([-seen, seen], 1)
+
+
+def planted(method: str, **params: object) -> Callable[[], None]:
+    """The patch of a bright image holds the map: its mean there is well above the mean elsewhere, on both images."""
+
+    def check() -> None:
+        frames = torch.ones(2, 3, 16, 16) * torch.tensor([1.0, 0.8]).view(2, 1, 1, 1)
+        params_ = {"baseline": "black", **params}
+        found = whylens.explain(Patch(), frames, method=method, target=1, params=params_)
+        maps = found.at((16, 16)).sum(1)
+        inside = maps[:, 4:8, 8:12].mean((1, 2))
+        outside = (maps.sum((1, 2)) - maps[:, 4:8, 8:12].sum((1, 2))) / (16 * 16 - 16)
+        spread = maps.amax((1, 2)) - maps.amin((1, 2))
+        testing._hold(bool((inside - outside > 0.4 * spread).all()), f"{method}: the patch is not found")
+
+    return check
+
+
+def covered_by_hand() -> None:
+    """Windows of 2 x 2 on a 3 x 3 grid of 2-pixel cells, one after another; a cell's value is the mean of its windows."""
+    found = whylens.explain(
+        Function(squared), FRAMES, method="occlusion", target=1, params={"cells": 3, "window": 2, "baseline": "white"}
+    ).maps
+    value = (WEIGHTS * FRAMES**2).sum((1, 2, 3))
+    total, count = torch.zeros(4, 3, 3), torch.zeros(3, 3)
+    for row in range(2):
+        for column in range(2):
+            covered = FRAMES.clone()
+            covered[:, :, 2 * row : 2 * row + 4, 2 * column : 2 * column + 4] = 1
+            fall = value - (WEIGHTS * covered**2).sum((1, 2, 3))
+            total[:, row : row + 2, column : column + 2] += fall.view(4, 1, 1)
+            count[row : row + 2, column : column + 2] += 1
+    torch.testing.assert_close(found[:, 0], total / count, rtol=1e-4, atol=1e-4)
+
+
+def masks_by_hand() -> None:
+    """RISE as a loop over masks made by another interpolation (scipy's), weighed and summed one by one."""
+    import numpy as np
+    from scipy.interpolate import RegularGridInterpolator
+
+    from whylens.methods.rise import _draw
+
+    frames = FRAMES.abs() / FRAMES.abs().max()
+    found = whylens.explain(Patched(), frames, method="rise", target=1, params={"samples": 30, "cells": 2, "seed": 4})
+    units, moves = _draw(30, 2, 0.5, (6, 6), 4)
+    expected = torch.zeros(4, 6, 6)
+    for cells, (down, across) in zip(units.numpy(), moves.int().tolist(), strict=True):
+        centres = (np.arange(2) + 0.5) * 9 / 2 - 0.5  # two cells blown up to (2 + 1) * 3 pixels
+        at = np.clip(np.arange(9), centres[0], centres[1])
+        grid = RegularGridInterpolator((centres, centres), cells)(np.stack(np.meshgrid(at, at, indexing="ij"), -1))
+        mask = torch.from_numpy(grid[down : down + 6, across : across + 6]).float()
+        expected += Patched()(frames * mask).softmax(1)[:, 1].view(4, 1, 1) * mask / (30 * 0.5)
+    torch.testing.assert_close(found.maps[:, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+class Patched(nn.Module):
+    """Two bounded outputs of a weighed sum."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = (WEIGHTS * x).flatten(1).sum(1) / 10
+        return torch.stack([-value, value], 1)
+
+
 def noisy_mean_of_squares() -> Callable[[], None]:
     def check() -> None:
         found = whylens.explain(
@@ -233,6 +302,10 @@ CASES = [
     Case("deep_lift", closed_forms=(
         expect("deep_lift", linear, WEIGHTS * FRAMES),
         expect("deep_lift", rectified, WEIGHTS * FRAMES * SLOPE), by_algebra("deep_lift"))),
+    Case("occlusion", {"cells": 5}, (
+        expect("occlusion", linear, (WEIGHTS * FRAMES).sum(1, keepdim=True), cells=6, window=1, baseline="black"),
+        covered_by_hand, planted("occlusion", cells=8))),
+    Case("rise", {"samples": 40, "cells": 3}, (masks_by_hand, planted("rise", samples=600, cells=4))),
     Case("grad_cam", closed_forms=(class_activation("grad_cam"), is_cam)),
     Case("grad_cam_pp", closed_forms=(class_activation("grad_cam_pp"), worked_example)),
     Case("layer_cam", closed_forms=(class_activation("layer_cam"),)),

@@ -14,6 +14,7 @@ from torch import Tensor
 from .collect import Job, Row, finished
 from .contract import Maps
 from .embedding import embed
+from .engine import Precision
 from .errors import InputError
 from .images import Photo, Unreadable
 from .model import Model
@@ -78,8 +79,8 @@ def batched(
 class Batches:
     """Runs all jobs on one batch after another; `halved` counts the batches that memory was too small for."""
 
-    def __init__(self, model: Model, jobs: list[Job], kind: Score) -> None:
-        self.model, self.jobs, self.kind, self.halved = model, jobs, kind, 0
+    def __init__(self, model: Model, jobs: list[Job], kind: Score, precision: Precision = "float32") -> None:
+        self.model, self.jobs, self.kind, self.precision, self.halved = model, jobs, kind, precision, 0
 
     def run(self, batch: Frames) -> None:
         """All jobs on one batch; halved when memory runs out."""
@@ -104,7 +105,8 @@ class Batches:
             if "layer" in job.method.facts.needs:
                 job.layer = self.model.layer(job.method.layer, shape).name
         layers = {name for job in self.jobs for name in (job.layer, job.features) if name is not None}
-        passes = Passes(self.model, batch.frames, layers=layers, to_input=any("input gradient" in n for n in needs))
+        to_input = any("input gradient" in n for n in needs)
+        passes = Passes(self.model, batch.frames, layers=layers, to_input=to_input, precision=self.precision)
         shared: dict[Any, Probe] = {}
         for job in self.jobs:
             before = passes.forwards, passes.backwards, time.perf_counter()

@@ -96,7 +96,7 @@ def explain_many(
     if precision not in ("float32", "auto"):
         raise InputError(f"precision must be 'float32' or 'auto'. Got {precision!r}.")
     jobs = jobs_for(model, methods, target=target, count=len(images), seed=seed)
-    batches = Batches(model, jobs, score_kind(model, score))
+    batches = Batches(model, jobs, score_kind(model, score), precision)
     failures: dict[str, str] = {}
     photos = track(images.stream(), total=len(images), label="explain", show=progress)
     for frames in batched(model, photos, size, failures):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import rules
 from ._state import Hook, as_found, hooked, own_precision
+from .engine import Engine, Expand, Precision, Work, memory_layout
 from .errors import InputError
 from .layers import FeatureLayer, first_tensor
 from .model import Model
@@ -27,10 +28,15 @@ ROWS_PER_PASS = 16
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a removed region is filled with: frames ``(1, C, H, W)`` or ``(N, C, H, W)``."""
+    """What a removed region is filled with: frames ``(1, C, H, W)`` or ``(N, C, H, W)``.
+
+    A searched one says for each image what it is, in `names`, and the probability it leaves the target, in `kept`.
+    """
 
     name: str
     frames: Tensor
+    names: tuple[str, ...] = ()
+    kept: Tensor | None = None
 
 
 @dataclass
@@ -50,17 +56,31 @@ class Passes:
     said costs one more forward when asked.
     """
 
-    def __init__(self, model: Model, frames: Tensor, *, layers: Iterable[str] = (), to_input: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        frames: Tensor,
+        *,
+        layers: Iterable[str] = (),
+        to_input: bool = False,
+        precision: Precision = "float32",
+    ) -> None:
         self.model = model
         self.frames = frames.detach().to(device=model.device, dtype=model.dtype)
-        self.forwards = 0
+        self.engine = Engine(model, precision)
         self.backwards = 0
+        self._forwards = 0
         self._layers, self._to_input = set(layers), to_input
         self._trace: _Trace | None = None
         self._references: dict[tuple[str, bool], tuple[Any, list[Tensor]]] = {}
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def forwards(self) -> int:
+        """Frames that went through the net."""
+        return self._forwards + self.engine.forwards
 
     def trace(self, *, layer: str | None = None, to_input: bool = False) -> _Trace:
         """The forward with a graph from `layer` or from the frames; run once unless more is asked than was planned."""
@@ -91,7 +111,7 @@ class Passes:
                         output = self.model.forward(frames)
                 else:
                     output = self.model.forward(frames)
-            self.forwards += len(frames)
+            self._forwards += len(frames)
             self._references[key] = (output, entered)
         return self._references[key]
 
@@ -114,7 +134,7 @@ class Passes:
         named = dict(net.named_modules())
         hooks = {named[name]: _keep(name, activations) for name in self._layers}
         with as_found(net), torch.set_grad_enabled(self._to_input), hooked(hooks):
-            frames = frames.clone(memory_format=_layout(net, frames))
+            frames = frames.clone(memory_format=memory_layout(net, frames))
             leaf = frames.requires_grad_() if self._to_input else None
             if leaf is not None:
                 with rules.Recording(switch):
@@ -124,7 +144,7 @@ class Passes:
         missing = self._layers - set(activations)
         if missing:
             raise InputError(f"The layer '{min(missing)}' did not run. Name another one.")
-        self.forwards += len(frames)
+        self._forwards += len(frames)
         return _Trace(leaf, output, activations, switch)
 
 
@@ -149,12 +169,6 @@ def _keep(name: str, activations: dict[str, Tensor]) -> Hook:
         return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
     return hook
-
-
-def _layout(net: nn.Module, frames: Tensor) -> torch.memory_format:
-    """Channels last where the net convolves: the same sums, up to twice as fast on a CPU."""
-    convolves = frames.ndim == 4 and any(isinstance(m, nn.Conv2d) for m in net.modules())
-    return torch.channels_last if convolves else torch.contiguous_format
 
 
 @dataclass
@@ -289,14 +303,49 @@ class Probe:
         self.cost.add(object(), forwards=len(weights), backwards=len(weights))
         return total
 
+    @property
+    def classes(self) -> int:
+        """How many classes the model has."""
+        return int(self.model.scores(self.output).shape[1])
+
+    def probability_of(self, frames: Tensor) -> Tensor:
+        """The target's probability of other frames ``(N, C, H, W)``, one per image, without gradients."""
+        images = torch.arange(len(self), device=self.frames.device)
+        self.cost.add(object(), forwards=1)
+        return self.passes.engine.plain(frames.to(self.frames), images, self._probability_rows)
+
+    # ---- without gradients -------------------------------------------------------------------------------
+
+    def masked_scores(
+        self,
+        masks: Tensor,
+        baseline: Baseline,
+        *,
+        expand: Expand,
+        kind: Literal["probability", "score"] = "probability",
+    ) -> Tensor:
+        """The target's probability, or its score, of every image under every mask: ``(N, M)``, float32.
+
+        `masks` ``(M, U)``, shared by all images, or ``(N, M, U)`` say for each unit how much of it is kept: 1 shows
+        the image, 0 the baseline. `expand` lays units out over the frame (`regions`). A mask that an image has
+        several times is scored once. Where the target is a function, its value is the score and the probability.
+        """
+        shared = masks if masks.ndim == 3 else masks[None]
+        rows = self._probability_rows if kind == "probability" else self._score_rows
+        work = Work(self.frames, baseline.frames.to(self.frames), shared, expand, rows)
+        before = self.passes.engine.forwards
+        scores = self.passes.engine.scores(work)
+        self.cost.add(object(), forwards=-(-(self.passes.engine.forwards - before) // len(self)))
+        return scores
+
     # ---- inside ------------------------------------------------------------------------------------------
 
     def _gradient_at(self, frames: Tensor, repeats: int) -> Tensor:
         net = self.model.net
         with as_found(net), torch.enable_grad():
-            leaf = frames.detach().to(self.frames).clone(memory_format=_layout(net, frames)).requires_grad_()
+            leaf = frames.detach().to(self.frames).clone(memory_format=memory_layout(net, frames)).requires_grad_()
             scores = self._score(self.model.forward(leaf.clone()), repeats)
-            self.passes.forwards += len(leaf)
+            self.passes._forwards += len(leaf)
             if not scores.requires_grad:
                 return torch.zeros_like(leaf, dtype=torch.float32)
             (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
@@ -314,7 +363,7 @@ class Probe:
         """A score without a gradient is fine when it is constant; when it moves with the frames the net cuts it."""
         with as_found(self.model.net), torch.no_grad():
             moved = self._score(self.model.forward(self.frames.flip(-1) * 0.5))
-            self.passes.forwards += len(self)
+            self.passes._forwards += len(self)
         if not torch.allclose(moved, self._score(self.passes.trace().output).detach(), rtol=1e-4, atol=1e-6):
             raise InputError(
                 f"{self.model.name} cuts the gradient between the frames and the score (torch.no_grad, detach or "
@@ -323,16 +372,19 @@ class Probe:
 
     def _score(self, output: Any, repeats: int = 1) -> Tensor:
         """The target's score ``(rows,)`` in an output of `repeats` times the batch, or of one baseline for all."""
+        return self._scored(output, None if self.index is None else self._index(repeats), repeats * len(self))
+
+    def _scored(self, output: Any, index: Tensor | None, rows: int) -> Tensor:
+        """The score of targets `index` ``(rows,)``, or of the target function, in an output of so many rows or one."""
         if self.function is not None:
             value = self.function(output)
-            rows = repeats * len(self)
             if not isinstance(value, Tensor) or value.shape not in ((rows,), (1,)):
                 came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise InputError(f"target: the function must give one score per image, ({rows},). Got {came}.")
             return value.float()
-        scores = self.model.scores(output).float()
-        index = self._index(repeats)
-        scores = scores.expand(len(index), -1)
+        if index is None:
+            raise InputError("The probe has neither a target index nor a target function.")
+        scores = self.model.scores(output).float().expand(len(index), -1)
         chosen = scores.gather(1, index[:, None])[:, 0]
         if self.score_kind == "logit" or (self.model.output == "probabilities" and self.score_kind == "probability"):
             return chosen
@@ -351,6 +403,16 @@ class Probe:
         probabilities = self.model.probabilities(self.model.scores(output).float().detach())
         index = self._index(1)
         return probabilities.expand(len(index), -1).gather(1, index[:, None])[:, 0]
+
+    def _score_rows(self, output: Any, images: Tensor) -> Tensor:
+        """The score of rows that are copies of the images ``(B,)``."""
+        return self._scored(output, None if self.index is None else self.index.to(images.device)[images], len(images))
+
+    def _probability_rows(self, output: Any, images: Tensor) -> Tensor:
+        if self.function is not None:
+            return self._score_rows(output, images)
+        probabilities = self.model.probabilities(self.model.scores(output).float())
+        return probabilities.gather(1, self._index(1).to(images.device)[images][:, None])[:, 0]
 
     def _index(self, repeats: int) -> Tensor:
         if self.index is None:

@@ -21,7 +21,7 @@ def completeness(probe: Probe, maps: Tensor, baseline: Baseline) -> Maps:
     Checks: `difference` (score minus the baseline's), `residual` (what is missing, as a share of it), `incomplete`,
     `baseline_probability` (what the baseline alone leaves of the target), `baseline_keeps_target`.
     """
-    at_baseline, left = probe.at_baseline(baseline)
+    at_baseline, _ = probe.at_baseline(baseline)
     difference = probe.score - at_baseline
     missing = (maps.flatten(1).sum(1) - difference).abs()
     residual = missing / difference.abs().clamp(min=1e-6)
@@ -29,10 +29,15 @@ def completeness(probe: Probe, maps: Tensor, baseline: Baseline) -> Maps:
         "difference": difference,
         "residual": residual,
         "incomplete": (residual > COMPLETE) & (missing > 1e-4),
-        "baseline_probability": left,
-        "baseline_keeps_target": left > 0.5 * probe.probability,
+        **keeps_target(probe, baseline),
     }
     return Maps(maps, checks=checks, extra={"baseline": baseline.name})
+
+
+def keeps_target(probe: Probe, baseline: Baseline) -> dict[str, Tensor]:
+    """What the baseline alone leaves of the target, and the flag where that is more than half of its probability."""
+    _, left = probe.at_baseline(baseline)
+    return {"baseline_probability": left, "baseline_keeps_target": left > 0.5 * probe.probability}
 
 
 def rule_reach(probe: Probe) -> dict[str, Tensor]:

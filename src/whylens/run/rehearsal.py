@@ -64,7 +64,7 @@ def _tried(
     metrics: Sequence[Metric],
 ) -> tuple[tuple[Stored, ...], float]:
     reasons = [_features(model, job, tuple(frames.frames.shape[1:])) for job in jobs]
-    batches = Batches(model, jobs, settings["score"])
+    batches = Batches(model, jobs, settings["score"], settings["precision"])
     batches.run(frames)  # once for what is made at the first pass, once for the clock
     for job in jobs:
         job.rows.clear()

@@ -61,7 +61,7 @@ class Worker:
         else:
             images = self.images.subset(slice(start, stop))
         sheet = _Sheet(self, start, images, listed)
-        batches = Batches(self.model, self.jobs, self.score)
+        batches = Batches(self.model, self.jobs, self.score, self.plan.settings["precision"])
         failures: dict[str, str] = {}
         photos = images.stream(workers=self.decoders)
         done = 0

@@ -1,0 +1,355 @@
+"""The scoring engine against plain loops: same scores, each mask once, norms folded where they may be, nothing left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from whylens import InputError, Model, Preprocess, Probe, regions
+from whylens.baseline import fill, search
+from whylens.engine import default_rows
+from whylens.folding import folds
+from whylens.probe import Baseline, Passes
+from whylens.testing import SmallNet, SmallTable
+
+
+def frames(n: int = 3, side: int = 20, seed: int = 0) -> Tensor:
+    return torch.rand((n, 3, side, side), generator=torch.Generator().manual_seed(seed))
+
+
+def awake(net: nn.Module) -> nn.Module:
+    """Norms that are not the identity."""
+    generator = torch.Generator().manual_seed(1)
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            for value, low, high in ((module.running_mean, -0.2, 0.2), (module.running_var, 0.5, 1.5)):
+                assert value is not None
+                value.copy_(torch.rand(value.shape, generator=generator) * (high - low) + low)
+            with torch.no_grad():
+                module.weight.copy_(torch.rand(module.weight.shape, generator=generator) + 0.5)
+                module.bias.copy_(torch.rand(module.bias.shape, generator=generator) - 0.5)
+    return net
+
+
+def asked(model: Model, x: Tensor, target: list[int] | None = None, **options: Any) -> Probe:
+    return Probe(Passes(model, x, **options), torch.tensor(target or [k % 3 for k in range(len(x))]))
+
+
+def by_hand(model: Model, x: Tensor, kept: Tensor, fills: Tensor, target: list[int], *, score: bool = False) -> Tensor:
+    """One masked frame after another through the net as it is."""
+    found = []
+    for n in range(len(x)):
+        for own in kept[n if len(kept) > 1 else 0]:
+            filled = fills[n if len(fills) > 1 else 0]
+            frame = x[n] * own + filled * (1 - own)
+            net = model.net.eval()
+            with torch.no_grad():
+                given = frame[None] if model.preprocess is None else model.preprocess.normalise(frame[None])
+                out = net(given)
+            found.append(out[0, target[n]] if score else out.softmax(1)[0, target[n]])
+    return torch.stack(found).view(len(x), -1)
+
+
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "small": SmallNet,
+    "resnet18": lambda: torchvision.models.resnet18(num_classes=5),
+    "densenet121": lambda: torchvision.models.densenet121(num_classes=5),
+    "mobilenet": lambda: torchvision.models.mobilenet_v3_small(num_classes=5),
+    "lite": lambda: timm.create_model("tf_efficientnet_lite0", num_classes=5),
+    "vit": lambda: timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=32, patch_size=8),
+}
+
+
+@pytest.mark.parametrize("name", list(NETS))
+@pytest.mark.parametrize("kind", ["probability", "score"])
+def test_masked_scores_are_those_of_a_plain_loop(name: str, kind: Any) -> None:
+    torch.manual_seed(0)
+    side = 32
+    model = Model(awake(NETS[name]()), preprocess=Preprocess((side, side)))
+    x = frames(2, side)
+    units = regions.grid(x, 4)
+    masks = (torch.rand((7, 16), generator=torch.Generator().manual_seed(2)) < 0.5).float()
+    probe = asked(model, x, [1, 2])
+    baseline = fill(probe, "blur")
+    found = probe.masked_scores(masks, baseline, expand=units.expand, kind=kind)
+    kept = units.expand(masks, torch.zeros(7, dtype=torch.long))[None]
+    expected = by_hand(model, x, kept, baseline.frames, [1, 2], score=kind == "score")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_masks_of_each_image_and_shared_ones() -> None:
+    model, x = Model(SmallNet()), frames()
+    units = regions.grid(x, 5, smooth=True)
+    own = torch.rand((3, 6, 25), generator=torch.Generator().manual_seed(3))
+    baseline = Baseline("grey", torch.full_like(x[:1], 0.5))
+    each = asked(model, x).masked_scores(own, baseline, expand=units.expand)
+    for n in range(3):
+        shared = asked(model, x).masked_scores(own[n], baseline, expand=units.expand)
+        torch.testing.assert_close(shared[n], each[n])
+        alone = asked(model, x[n : n + 1], [n % 3]).masked_scores(
+            own[n], baseline, expand=regions.grid(x[:1], 5, smooth=True).expand
+        )
+        torch.testing.assert_close(alone[0], each[n], rtol=1e-5, atol=1e-6)
+
+
+def test_each_distinct_mask_is_scored_once() -> None:
+    model, x = Model(SmallNet()), frames()
+    units = regions.grid(x, 2)
+    masks = torch.tensor([[1.0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]])
+    probe = asked(model, x)
+    before = probe.passes.forwards
+    found = probe.masked_scores(masks, fill(probe, "black"), expand=units.expand)
+    assert probe.passes.forwards - before == 3 * 3
+    assert probe.cost.forwards == 3
+    assert torch.equal(found[:, 0], found[:, 2])
+    assert torch.equal(found[:, 1], found[:, 4])
+    torch.testing.assert_close(found[:, 3], probe.probability, rtol=1e-4, atol=1e-6)  # everything kept: the image
+    none = model.predict(torch.zeros_like(x)).gather(1, torch.tensor([[0], [1], [2]]))[:, 0]
+    torch.testing.assert_close(found[:, 1], none, rtol=1e-4, atol=1e-6)
+
+
+def test_a_target_function_and_a_table_and_a_black_box() -> None:
+    x = frames()
+    units = regions.grid(x, 2)
+    masks = torch.eye(4)
+    total = Probe(Passes(Model(SmallNet()), x), None, function=lambda output: output.sum(1))
+    summed = total.masked_scores(masks, fill(total, "black"), expand=units.expand)
+    scores = [
+        asked(Model(SmallNet()), x, [k] * 3).masked_scores(
+            masks, fill(total, "black"), expand=units.expand, kind="score"
+        )
+        for k in range(4)
+    ]
+    torch.testing.assert_close(summed, torch.stack(scores).sum(0), rtol=1e-4, atol=1e-4)
+    rows = torch.rand(3, 7)
+    table = asked(Model(SmallTable(), task="tabular"), rows)
+    baseline = Baseline("zero", torch.zeros(1, 7))
+    one_out = 1 - torch.eye(7)
+    found = table.masked_scores(one_out, baseline, expand=lambda m, _i: m)
+    for k in range(7):
+        expected = table.model.predict(rows * one_out[k]).gather(1, torch.tensor([[0], [1], [2]]))[:, 0]
+        torch.testing.assert_close(found[:, k], expected, rtol=1e-5, atol=1e-6)
+    box = Model(SmallNet(), differentiable=False)
+    open_ = asked(Model(SmallNet()), x).masked_scores(masks, baseline_of(x), expand=units.expand)
+    torch.testing.assert_close(
+        asked(box, x).masked_scores(masks, baseline_of(x), expand=units.expand), open_, rtol=1e-4, atol=1e-6
+    )
+    with pytest.raises(InputError, match="masks must be"):
+        asked(box, x).masked_scores(torch.ones(2, 5, 4), baseline_of(x), expand=units.expand)
+
+
+def baseline_of(x: Tensor) -> Baseline:
+    return Baseline("black", torch.zeros_like(x[:1]))
+
+
+def test_the_net_is_left_as_found_after_errors_too() -> None:
+    net = SmallNet()
+    net.train()
+    model, x = Model(net), frames()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    state = torch.get_rng_state()
+    asked(model, x).masked_scores(torch.eye(4), baseline_of(x), expand=regions.grid(x, 2).expand)
+
+    def broken(_masks: Tensor, _images: Tensor) -> Tensor:
+        raise RuntimeError("planned")
+
+    with pytest.raises(RuntimeError, match="planned"):
+        asked(model, x).masked_scores(torch.eye(4), baseline_of(x), expand=broken)
+    assert net.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+# ---- folding -----------------------------------------------------------------------------------------------------
+
+
+def found(net: nn.Module, x: Tensor | None = None) -> int:
+    net.eval()
+    return len(folds(net, frames(1) if x is None else x, net).pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs"), [("resnet18", 20), ("densenet121", 59), ("mobilenet", 34), ("lite", 49), ("vit", 0)]
+)
+def test_all_pairs_that_can_be_folded_are(name: str, pairs: int) -> None:
+    """ResNet: every norm. DenseNet: those that follow a convolution (58 in its blocks, one in the stem)."""
+    torch.manual_seed(0)
+    net = awake(NETS[name]()).eval()
+    x = frames(2, 32)
+    known = folds(net, x[:1], net)
+    assert len(known.pairs) == pairs
+    with torch.no_grad():
+        plain = net(x)
+        with known.mode():
+            folded = net(x)
+    assert float((plain - folded).abs().max()) <= 1e-4 * float(plain.abs().max())
+
+
+class Parts(nn.Module):
+    """Convolution and norm, put together in the ways that must or must not fold."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv, self.norm, self.other = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.back = nn.Conv2d(4, 3, 1)
+        awake(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        kind, norm = self.kind, self.norm
+        if kind == "module":
+            y = norm(y)
+        elif kind == "function":
+            assert norm.running_mean is not None
+            y = F.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        elif kind == "used twice":
+            y = norm(y) + y
+        elif kind == "two norms":
+            y = norm(y) + self.other(y)
+        elif kind == "conv twice":
+            y = norm(y) + self.other(self.conv(self.back(y)))
+        elif kind == "one norm for two":
+            y = norm(y) + norm(self.conv(x * 0.5).relu())
+        elif kind == "rectifier between":
+            y = norm(y.relu())
+        elif kind == "in place":
+            y = norm(y.add_(1.0))
+        elif kind == "batch statistics":
+            y = F.batch_norm(y, None, None, norm.weight, norm.bias, training=True)
+        out: Tensor = y.mean((2, 3))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("kind", "pairs"),
+    [
+        ("module", 1),
+        ("function", 1),
+        ("used twice", 0),
+        ("two norms", 0),
+        ("conv twice", 0),
+        ("one norm for two", 0),
+        ("rectifier between", 0),
+        ("in place", 0),
+        ("batch statistics", 0),
+    ],
+)
+def test_only_what_belongs_together_is_folded(kind: str, pairs: int) -> None:
+    net = Parts(kind).eval()
+    x = frames(2)
+    known = folds(net, x[:1], net)
+    assert len(known.pairs) == pairs
+    with torch.no_grad(), known.mode():
+        folded = net(x)
+    with torch.no_grad():
+        torch.testing.assert_close(folded, net(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("what", ["weight in place", "weight replaced", "statistics"])
+def test_a_weight_changed_between_two_calls_is_seen(what: str) -> None:
+    net = awake(SmallNet())
+    model, x = Model(net), frames()
+    units = regions.grid(x, 2)
+    masks = torch.eye(4)
+    first = asked(model, x).masked_scores(masks, baseline_of(x), expand=units.expand)
+    with torch.no_grad():
+        if what == "weight in place":
+            net.low.weight.mul_(1.5)
+        elif what == "weight replaced":
+            net.high.weight = nn.Parameter(net.high.weight * 1.5)
+        else:
+            assert net.norm.running_mean is not None
+            net.norm.running_mean.add_(0.3)
+    second = asked(model, x).masked_scores(masks, baseline_of(x), expand=units.expand)
+    assert not torch.allclose(first, second, atol=1e-4)
+    kept = units.expand(masks, torch.zeros(4, dtype=torch.long))[None]
+    torch.testing.assert_close(second, by_hand(model, x, kept, torch.zeros_like(x), [0, 1, 2]), rtol=1e-4, atol=1e-5)
+
+
+# ---- bfloat16 ------------------------------------------------------------------------------------------------------
+
+
+def test_bfloat16_is_taken_only_where_scores_stay() -> None:
+    x = frames(2)
+    units = regions.grid(x, 4)
+    masks = (torch.rand((40, 16), generator=torch.Generator().manual_seed(2)) < 0.5).float()
+
+    def both(net: nn.Module) -> tuple[Tensor, Tensor]:
+        model = Model(net)
+        exact = asked(model, x).masked_scores(masks, baseline_of(x), expand=units.expand)
+        auto = asked(model, x, precision="auto").masked_scores(masks, baseline_of(x), expand=units.expand)
+        return exact, auto
+
+    exact, auto = both(SmallNet())
+    assert not torch.equal(exact, auto)  # taken
+    assert float((exact - auto).abs().mean()) < 0.01
+    steep = SmallNet()
+    with torch.no_grad():
+        steep.head.weight.mul_(3000.0)
+        steep.head.bias.sub_(steep(x).mean(0))
+    exact, auto = both(steep)
+    assert torch.equal(exact, auto)  # refused: every score of it would move
+
+
+def test_rows_of_a_pass() -> None:
+    assert default_rows(torch.zeros(1, 3, 224, 224)) == 16
+    assert default_rows(torch.zeros(1, 3, 64, 64)) == 128
+    assert default_rows(torch.zeros(1, 3, 16, 16)) == 256
+
+
+# ---- units and baselines -----------------------------------------------------------------------------------------
+
+
+def test_regions_are_laid_out_and_painted_back() -> None:
+    x = frames(2, 23)
+    own = torch.tensor([[[5, 5, 9], [5, 7, 9], [7, 7, 9]], [[1, 1, 1], [1, 1, 1], [1, 1, 2]]])
+    for units in (
+        regions.grid(x, (3, 5)),
+        regions.find(x, "slic", count=12),
+        regions.find(x, "quickshift"),
+        regions.segments(own),
+    ):
+        values = torch.rand((2, units.count), generator=torch.Generator().manual_seed(0))
+        laid = units.expand(values, torch.tensor([0, 1]))
+        assert torch.equal(laid, units.paint(values))
+        for n in range(2):
+            names = units.labels[n].unique()
+            assert names.tolist() == list(range(int(units.counts[n])))
+        area = units.area()
+        torch.testing.assert_close(area.sum(1), torch.ones(2))
+        torch.testing.assert_close((area * values).sum(1), laid.mean((1, 2, 3)))
+    assert regions.segments(own).counts.tolist() == [3, 2]
+    with pytest.raises(InputError, match="does not fit"):
+        regions.grid(x, 40)
+
+
+class Bright(nn.Module):
+    """Class 1 for bright images, class 0 for dark ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = 40 * (x.mean((1, 2, 3)) - 0.5)
+        return torch.stack([-bright, bright, torch.full_like(bright, -50.0)], 1)
+
+
+def test_the_baseline_search_takes_the_gentlest_that_removes() -> None:
+    """Blurring keeps the mean brightness, so only black removes 'bright', and nothing removes a dark image's 'dark'."""
+    x = torch.stack([torch.rand(3, 32, 32) * 0.2 + 0.75, torch.rand(3, 32, 32) * 0.2])
+    probe = Probe(Passes(Model(Bright(), preprocess=Preprocess((32, 32), mean=(0.7,) * 3)), x), torch.tensor([1, 0]))
+    # the net sees (x - 0.7) / 0.225: both images stay on their sides of it
+    found = search(probe)
+    assert found.kept is not None
+    assert found.names[0] in ("mean", "black")
+    assert float(found.kept[0]) <= 0.5
+    assert float(found.kept[1]) == pytest.approx(
+        min(float(probe.probability_of(c)[1]) for c in (found.frames, x)), abs=1e-4
+    )
+    alone = search(Probe(Passes(probe.model, x[1:]), torch.tensor([0])))
+    assert torch.equal(alone.frames[0], found.frames[1])
