@@ -390,3 +390,22 @@ def test_a_plan_survives_being_written_and_read(stored: Run) -> None:
     said = json.loads(stored.plan.to_bytes())
     said.pop("sha256")
     assert sealed(said) == stored.plan.to_bytes()
+
+
+def test_every_past_format_opens() -> None:
+    """Written by the first version that wrote runs: six images, one broken, two methods, one of them added later."""
+    run = open_run(Path(__file__).parents[1] / "fixtures" / "run-format-1")
+    assert run.plan.format == 1
+    assert run.verify().ok
+    assert run.finished
+    assert run.labels == ("grad_cam", "integrated_gradients:steps=2", "saliency")
+    assert run.metrics == ("sparseness",)
+    assert run.failures() == {"dog/5.png": "5.png is not an image in a known format."}
+    row = run.table().to_pylist()[1]
+    assert (row["key"], row["label"], row["prediction_index"]) == ("cat/2.png", "cat", 1)
+    assert row["score.grad_cam"] == pytest.approx(-1.5127408504486084)
+    assert row["metric.sparseness.grad_cam"] == pytest.approx(0.6531745195388794)
+    assert float(run.maps("grad_cam", [0]).sum()) == pytest.approx(1.2112, abs=1e-4)
+    assert float(run.embeddings("grad_cam").tensor()[1].sum()) == pytest.approx(5.1978, abs=1e-4)
+    assert run.explanation("saliency", "dog/3.png").placements[0] is not None
+    assert run.summary().judged == 5
