@@ -26,7 +26,7 @@ from whylens.demo import photos
 
 PAGE = Path(__file__).parent / "matrix.md"
 START, END = "<!-- matrix: start -->", "<!-- matrix: end -->"
-QUICK = {"smooth_grad": {"samples": 4}}
+QUICK = {"smooth_grad": {"samples": 4}, "rise": {"samples": 64}, "occlusion": {"cells": 7}}
 STEPS = (50, 150)  # the default, and what is tried where it does not add up
 TARGETS = (None, 0, 1, 2)  # the predicted class; others where every part speaks against it
 WORDS = {"incomplete": "flagged: incomplete", "rule_not_applied": "flagged: rule not applied"}

@@ -85,7 +85,7 @@ def planted(method: str, **params: object) -> Callable[[], None]:
 
 
 def covered_by_hand() -> None:
-    """Windows of 2 x 2 on a 3 x 3 grid of 2-pixel cells, one after another; a cell's value is the mean of its windows."""
+    """Windows of 2 x 2 on a 3 x 3 grid of 2-pixel cells, one after another; a cell is the mean of its windows."""
     found = whylens.explain(
         Function(squared), FRAMES, method="occlusion", target=1, params={"cells": 3, "window": 2, "baseline": "white"}
     ).maps

@@ -211,15 +211,15 @@ def kills(writers: Writers, memory: Path) -> Kills:
                 path.write_bytes(b'{"attempt":')
 
         tear(memory / how, 0)
-        whole = writers.start(memory / how, links=links, count=True)
+        whole = writers.start(memory / how, links=links, looks=2, count=True)
         assert won(whole)
         steps[how] = list(whole.steps)
         first = 0 if how == "links" else next(k for k, s in enumerate(steps[how]) if s.startswith("create_once"))
         for step in range(first + 1, len(steps[how]) + 1):
             tear(*place())
-            done.append(killed(writers, *place(), how, links=links, step=step))
+            done.append(killed(writers, *place(), how, links=links, looks=2, step=step))
         tear(*place())
-        assert won(writers.start(*place(), "alive", links=links, step=len(steps[how]) + 1, act="kill"))
+        assert won(writers.start(*place(), "alive", links=links, looks=2, step=len(steps[how]) + 1, act="kill"))
         done.append(Kill("alive", "", "committed"))
     for links, files in ((True, 3), (False, 4)):
         for number in range(1, files + 1):

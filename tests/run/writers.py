@@ -185,7 +185,7 @@ def _wait(child: int, pipes: dict[int, int]) -> dict[str, Any]:
 def _child(job: Mapping[str, Any], outlet: int) -> NoReturn:
     """Do a job and say how it ended.
 
-    links: whether there are hard links.  patient: whether to sleep between two looks at a torn file.
+    links: whether there are hard links.  patient: whether to sleep between two looks at a torn file.  looks: how many.
     step, act: what to do before the n-th step: kill, stop, or the name of an exception.  count: tell all steps.
     before, act: the same at a step given by function, a piece of its line, and how many times it was passed before.
     half: number of a file that is written, and how many of its bytes until the kill.  limit: bytes a file may have.
@@ -202,6 +202,7 @@ def _child(job: Mapping[str, Any], outlet: int) -> NoReturn:
             os.link = no_links
         if not job.get("patient", False):
             _files.time = SimpleNamespace(sleep=lambda seconds: None)  # type: ignore[assignment]
+        _files._PATIENCE = job.get("looks", _files._PATIENCE)
         if "half" in job:
             _kill_while_writing(*job["half"])
         if "limit" in job:

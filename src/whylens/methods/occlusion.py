@@ -14,7 +14,13 @@ from ..probe import Probe
 from ..residual import keeps_target
 
 
-@MethodFacts(needs=("scores",), unit="score", signed=True, forwards="(cells + 1 - window) * (cells + 1 - window) + 10")
+@MethodFacts(
+    needs=("scores",),
+    unit="score",
+    signed=True,
+    forwards="(cells + 1 - window) * (cells + 1 - window) + 10",
+    backwards="0",
+)
 def occlusion(
     probe: Probe,
     *,

@@ -17,7 +17,7 @@ from ..residual import keeps_target
 _TOGETHER = 500  # masks whose full-size copies are summed at once
 
 
-@MethodFacts(needs=("scores",), unit="probability", signed=False, forwards="samples + 10")
+@MethodFacts(needs=("scores",), unit="probability", signed=False, forwards="samples + 10", backwards="0")
 def rise(
     probe: Probe,
     *,
