@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import whylens
+from test_lime_shap import CASES_LIME_SHAP
 from whylens import _plugins, testing
 from whylens.contract import Method
 from whylens.testing import Case
@@ -312,11 +313,13 @@ CASES = [
     Case("guided_grad_cam", closed_forms=(product_of_both,)),
 ]  # fmt: skip
 
+ELSEWHERE = CASES_LIME_SHAP  # with their closed forms, and run through the contract there
+
 TABLES = [Case(c.method, c.params, table=True, tolerance=c.tolerance) for c in CASES if Method(c.method).facts.tables]
 
 
 def test_every_method_has_its_line() -> None:
-    assert sorted(str(c.method) for c in CASES) == sorted(_plugins.names("methods"))
+    assert sorted(str(c.method) for c in CASES + ELSEWHERE) == sorted(_plugins.names("methods"))
 
 
 @pytest.mark.parametrize("check", testing.method_checks(), ids=lambda c: c.__name__)
