@@ -331,6 +331,42 @@ def test_regions_are_laid_out_and_painted_back() -> None:
         regions.grid(x, 40)
 
 
+def test_a_blur_is_that_of_torchvision() -> None:
+    from torchvision.transforms.v2.functional import gaussian_blur
+
+    from whylens.baseline import blur
+
+    x = torch.rand(2, 3, 24, 31)
+    for sigma in (0.1, 1.5, 4.0):
+        reach = int(2 * sigma + 0.5)
+        expected = gaussian_blur(x, [2 * reach + 1] * 2, [sigma] * 2) if reach else x
+        torch.testing.assert_close(blur(x, sigma), expected, rtol=1e-4, atol=1e-5)
+    assert blur(x, 80.0).shape == x.shape  # wider than the frame
+
+
+class Steps(nn.Module):
+    """A logit for class 1 that is large while the frame has edges; `classes` in all."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        edges = 60 * (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3))
+        return torch.cat([edges[:, None], torch.zeros(len(x), self.classes - 1)], 1)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 1000])
+def test_the_search_ends_at_a_guess_whatever_the_number_of_classes(classes: int) -> None:
+    x = frames(2, 32)
+    probe = Probe(Passes(Model(Steps(classes)), x), torch.zeros(2, dtype=torch.long))
+    found = search(probe)
+    assert found.kept is not None
+    assert bool((found.kept <= max(0.01, 1 / classes) + 1e-6).all())
+    first = probe.probability_of(found.frames).cpu()
+    torch.testing.assert_close(first, found.kept, rtol=1e-4, atol=1e-5)
+
+
 class Bright(nn.Module):
     """Class 1 for bright images, class 0 for dark ones."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name
 from torch import Tensor
 
 from .errors import InputError
@@ -26,27 +29,35 @@ def search(probe: Probe, *, seed: int = 0) -> Baseline:
     """For each image the gentlest fill under which the target is gone: ``(N, C, H, W)``.
 
     Blurs of rising width are tried, then the mean colour, black, and uniform noise. Gone is a probability of at most
-    ``max(0.01, 1.5 / K)``, K classes. Where none is enough, the one that leaves least stands; `Baseline.kept` says
-    what each leaves. A target that is a function has no probability: it takes the widest blur.
+    that of a guess, and of 0.01 where there are more than a hundred classes. Where none is enough, the one that leaves
+    least stands; `Baseline.kept` says what each leaves. A target that is a function has no probability: it takes the
+    widest blur.
 
     Source: Qi, Khorram, Li 2020 (I-GOS), section 3.3; our order of fallbacks.
     """
     frames = probe.frames
     if frames.ndim != 4:
         return fill(probe, "mean")
-    candidates = [(f"blur {s}", blur(frames, s * frames.shape[2] / 224)) for s in SIGMAS]
-    noise = torch.rand(frames.shape[1:], generator=torch.Generator().manual_seed(seed)).to(frames)
+    candidates: list[tuple[str, Callable[[], Tensor]]] = [
+        (f"blur {sigma}", partial(blur, frames, sigma * frames.shape[2] / 224)) for sigma in SIGMAS
+    ]
     if probe.index is None:
-        return Baseline(*candidates[-1])
-    candidates += [(name, fill(probe, name).frames.expand_as(frames)) for name in ("mean", "black")]
-    candidates.append(("noise", noise.expand_as(frames)))
-    best, names = candidates[0][1].clone(), [""] * len(frames)
+        name, make = candidates[-1]
+        return Baseline(name, make())
+    noise = torch.rand(frames.shape[1:], generator=torch.Generator().manual_seed(seed)).to(frames)
+    candidates += [
+        ("mean", lambda: fill(probe, "mean").frames.expand_as(frames)),
+        ("black", lambda: fill(probe, "black").frames.expand_as(frames)),
+        ("noise", lambda: noise.expand_as(frames)),
+    ]
+    best, names = torch.zeros_like(frames), [""] * len(frames)
     left = torch.full((len(frames),), torch.inf)
-    enough = max(0.01, 1.5 / probe.classes)
-    for name, filled in candidates:
+    enough = max(0.01, 1 / max(2, probe.classes))
+    for name, make in candidates:
         open_ = left > enough
         if not bool(open_.any()):
             break
+        filled = make()
         kept = probe.probability_of(filled).cpu()
         better = open_ & (kept < left)
         best[better.to(best.device)] = filled[better.to(best.device)]
@@ -76,11 +87,18 @@ def fill(probe: Probe, name: Fill) -> Baseline:
 
 def blur(frames: Tensor, sigma: float) -> Tensor:
     """Frames ``(N, C, H, W)`` under a Gaussian of that standard deviation in pixels, mirrored at the border."""
-    from torchvision.transforms.v2.functional import gaussian_blur
-
-    reach = [min(int(2 * sigma + 0.5), side - 1) for side in frames.shape[2:]]
-    blurred: Tensor = gaussian_blur(frames, [2 * reach[1] + 1, 2 * reach[0] + 1], [sigma, sigma])
-    return blurred
+    C = frames.shape[1]
+    for axis in (2, 3):
+        reach = min(int(2 * sigma + 0.5), frames.shape[axis] - 1)
+        if reach < 1:
+            continue
+        at = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        kernel = torch.exp(-0.5 * (at / sigma) ** 2)
+        kernel = (kernel / kernel.sum()).to(frames)
+        shape, border = ((-1, 1), (0, 0, reach, reach)) if axis == 2 else ((1, -1), (reach, reach, 0, 0))
+        padded = F.pad(frames, border, mode="reflect")
+        frames = F.conv2d(padded, kernel.view(1, 1, *shape).expand(C, -1, -1, -1), groups=C)
+    return frames
 
 
 def _is_bgr(probe: Probe) -> bool:

@@ -551,3 +551,29 @@ def test_a_damaged_shard_is_withdrawn_and_made_again(stored: Run, photos: Path, 
     assert file not in again.files("maps")
     with pytest.raises(InputError, match="No family 'map'"):
         again.files("map")
+
+
+def test_a_plan_or_an_addition_that_was_never_filled_does_not_block(
+    stored: Run, photos: Path, spec: str, tmp_path: Path
+) -> None:
+    """Left by a writer that died where there are no hard links: the next one makes it whole."""
+    model, images = load_model(spec, device="cpu"), load_images(photos, masks=photos.parent / "masks")
+    folder = copied(stored, tmp_path / "run")
+    (folder / "additions").mkdir(exist_ok=True)
+    (folder / "additions" / "layer_cam.json").write_bytes(b"{")
+    found = open_run(folder).verify().found
+    assert [(f.kind, f.file) for f in found] == [("damaged", "additions/layer_cam.json")]
+    assert "layer_cam" in audit(model, images, out=folder, methods=["layer_cam"]).labels
+    assert open_run(folder).verify().ok
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "run.json").write_bytes(b"")
+    assert audit(model, images.subset(slice(0, 20)), out=tmp_path / "new").verify().ok
+
+
+def test_a_plan_that_is_torn_is_not_begun_again_over_work(stored: Run, photos: Path, spec: str, tmp_path: Path) -> None:
+    from whylens.errors import DamageError
+
+    folder = copied(stored, tmp_path / "run")
+    (folder / "run.json").write_bytes(b"{")
+    with pytest.raises(DamageError, match="not what its checksum says"):
+        audit(load_model(spec, device="cpu"), load_images(photos), out=folder)

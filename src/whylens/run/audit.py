@@ -21,7 +21,7 @@ from ..model import Model
 from ..probe import Score
 from . import config, local, schema
 from .asked import Asked
-from .plan import Part, Plan, create, read_images, write_images
+from .plan import Part, Plan, create, is_torn, read_images, write_images
 from .read import Run, open_run
 from .rehearsal import rehearse
 from .reopen import words
@@ -64,7 +64,7 @@ def audit(
     refuse_workers(asked)
     folder = prepare_folder(Path(out))
     try:
-        plan = Plan.read(folder) if (folder / "run.json").exists() else _planned(folder, asked)
+        plan = Plan.read(folder) if _is_run(folder) else _planned(folder, asked)
         _refuse_other(folder, plan, asked)
         work(folder, plan, asked, progress)
     except OSError as error:
@@ -117,7 +117,8 @@ def extend(
 
 def _planned(folder: Path, asked: Asked) -> Plan:
     """The plan of a new run, after a trial on the first image that can be read; it stands in the folder then."""
-    strangers = sorted(p.name for p in folder.iterdir() if p.name != "plan" and not p.name.startswith("."))
+    own = ("plan", "run.json")
+    strangers = sorted(p.name for p in folder.iterdir() if p.name not in own and not p.name.startswith("."))
     if strangers:
         raise InputError(f"audit: '{folder}' holds other files ({strangers[0]}). Give an empty folder, or a new name.")
     given, model = asked.given, asked.model
@@ -156,6 +157,12 @@ def _planned(folder: Path, asked: Asked) -> Plan:
     made = create(folder, plan)
     config.write(folder, made, (made.base,))
     return made
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether the folder holds a plan; one that was never filled, before any work, does not count."""
+    path = folder / "run.json"
+    return path.exists() and not (is_torn(path) and not (folder / "commit").exists())
 
 
 def _shard_rows(count: int) -> int:

@@ -315,8 +315,13 @@ def images_of(table: pa.Table, said: Mapping[str, Any]) -> Images:
 
 def additions(folder: Path) -> tuple[Part, ...]:
     """What was added to a run, by name."""
-    files = sorted(p for p in (folder / "additions").glob("*.json") if not is_leftover(p.name))
+    files = sorted(p for p in (folder / "additions").glob("*.json") if not is_leftover(p.name) and not is_torn(p))
     return tuple(Part.read(unsealed(path, f"'{path}' vanished.")["part"]) for path in files)
+
+
+def is_torn(path: Path) -> bool:
+    """Whether a file was created and never filled, by a writer that died where there are no hard links."""
+    return path.exists() and not is_sealed(path.read_bytes())
 
 
 def add(folder: Path, part: Part) -> None:

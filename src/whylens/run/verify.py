@@ -13,7 +13,7 @@ from .._progress import progress as shown
 from ..errors import DamageError
 from . import schema
 from .commit import Record, check_bytes, collect_garbage, data_files, leftovers, record_files, record_path
-from .plan import Part
+from .plan import Part, is_torn
 
 if TYPE_CHECKING:
     from .read import Run
@@ -172,6 +172,10 @@ def _strangers(run: Run) -> Iterator[Finding]:
             name = path.relative_to(run.folder).as_posix()
             if path not in left and name not in named:
                 yield Finding("foreign", name, "no record names it, and it is not read")
+    for path in sorted((run.folder / "additions").glob("*.json")):
+        if path not in left and is_torn(path):
+            name = path.relative_to(run.folder).as_posix()
+            yield Finding("damaged", name, "it is torn or changed; ask for the method or metric again")
     tops = {"report.html", "commit", "plan", "additions", "derived", "run.json", "audit.toml", *own}
     for path in sorted(run.folder.iterdir()):
         if path.name not in tops and path not in left:
