@@ -389,3 +389,32 @@ def test_the_baseline_search_takes_the_gentlest_that_removes() -> None:
     )
     alone = search(Probe(Passes(probe.model, x[1:]), torch.tensor([0])))
     assert torch.equal(alone.frames[0], found.frames[1])
+
+
+def test_a_searched_baseline_is_its_own_targets() -> None:
+    """Two targets in one call whose searches end at the same names and other frames."""
+    x = frames(3, 32)
+    first, second = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])
+    passes = Passes(Model(Two()), x)
+    found = []
+    for target in (first, second):
+        probe = Probe(passes, target)
+        baseline = search(probe)
+        found.append((baseline, probe.at_baseline(baseline)[1]))
+        alone = Probe(Passes(Model(Two()), x), target)
+        torch.testing.assert_close(found[-1][1], alone.at_baseline(search(alone))[1])
+    assert found[0][0].name == found[1][0].name
+
+
+class Two(nn.Module):
+    """Class 0 for edges, class 1 for their absence."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        edges = 6 * (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3)) - 1
+        return torch.stack([edges, -edges], 1)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_segments_of_any_channels(channels: int) -> None:
+    assert regions.find(torch.rand(1, channels, 20, 20), "quickshift").count >= 1
+    assert regions.find(torch.rand(1, channels, 20, 20), "slic", count=9).count >= 1

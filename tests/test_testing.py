@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 import torch
 from torch import Tensor
 
 from whylens import Maps, MethodFacts, MetricFacts, Probe, Range, Trial, Values, testing
+from whylens._check import parameters
 from whylens.testing import Case, ContractError
 
 FACTS = MethodFacts(needs=("input gradient",), unit="score per frame value", signed=True)
@@ -161,3 +162,11 @@ def test_maps_with_a_check_of_the_wrong_length() -> None:
 
     with pytest.raises(InputError, match="the check 'odd' must have shape"):
         testing.equals_one_at_a_time(Case(misses_rows))
+
+
+def test_choices_of_two_literals_are_all_known() -> None:
+    def method(probe: object, *, baseline: Literal["mean", "black"] | Literal["segments"] = "segments") -> None: ...
+
+    known = parameters(method)["baseline"]
+    assert set(known.choices) == {"mean", "black", "segments"}
+    assert known.accept("black", "method") == "black"

@@ -92,7 +92,8 @@ def parameters(function: Callable[..., Any]) -> Mapping[str, Parameter]:
 
 
 def _parameter(name: str, hint: Any, default: Any) -> Parameter:
-    bounds, choices = None, ()
+    bounds: Range | None = None
+    choices: tuple[str, ...] = ()
     if get_origin(hint) is Annotated:
         hint, *notes = get_args(hint)
         bounds = next((n for n in notes if isinstance(n, Range)), None)
@@ -100,7 +101,7 @@ def _parameter(name: str, hint: Any, default: Any) -> Parameter:
     kinds: list[type] = []
     for part in parts:
         if get_origin(part) is Literal:
-            choices = get_args(part)
+            choices += get_args(part)
             kinds.append(str)
         elif part is not type(None):
             kinds.append(part)

@@ -72,7 +72,8 @@ class Passes:
         self._forwards = 0
         self._layers, self._to_input = set(layers), to_input
         self._trace: _Trace | None = None
-        self._references: dict[tuple[str, bool], tuple[Any, list[Tensor]]] = {}
+        self._references: dict[tuple[str, int, bool], tuple[Any, list[Tensor]]] = {}
+        self._searched: list[Baseline] = []
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -99,9 +100,10 @@ class Passes:
 
     def reference(self, baseline: Baseline, record: bool) -> tuple[Any, list[Tensor]]:
         """The net's output for a baseline and, with `record`, what entered its nonlinearities."""
-        key = (baseline.name, record)
-        if not record and (baseline.name, True) in self._references:
-            key = (baseline.name, True)
+        own = (baseline.name, id(baseline.frames) if baseline.names else 0)  # a search finds others for other targets
+        key = (*own, record)
+        if not record and (*own, True) in self._references:
+            key = (*own, True)
         if key not in self._references:
             entered: list[Tensor] = []
             with as_found(self.model.net), torch.no_grad():
@@ -113,6 +115,7 @@ class Passes:
                     output = self.model.forward(frames)
             self._forwards += len(frames)
             self._references[key] = (output, entered)
+            self._searched.append(baseline)  # alive, so that no other takes its id
         return self._references[key]
 
     def differentiate(self, total: Tensor, at: Tensor, trace: _Trace, rule: rules.Rule) -> Tensor:

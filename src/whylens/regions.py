@@ -87,8 +87,8 @@ def find(frames: Tensor, kind: Kind, *, count: int = 50, seed: int = 0) -> Regio
     found = []
     for frame in frames.detach().float().cpu():
         photo: Any = np.ascontiguousarray(frame.clamp(0, 1).permute(1, 2, 0).double().numpy())
-        if photo.shape[2] == 1:
-            photo = np.repeat(photo, 3, axis=2)
+        if photo.shape[2] != 3:
+            photo = np.repeat(photo.mean(2, keepdims=True), 3, axis=2)
         if kind == "slic":
             labels = slic(photo, n_segments=count, compactness=10, start_label=0, channel_axis=2)
         else:
