@@ -37,3 +37,8 @@ def no_such(kind: str, name: str, known: list[str], listing: str) -> InputError:
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return InputError(f"No {kind} '{name}'.{hint} {listing}")
+
+
+def kind_and_line(error: BaseException) -> str:
+    """The kind of an error of other code and its first line: the whole of it may be a page."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]).rstrip(".")

@@ -239,3 +239,31 @@ def test_a_wrong_config_is_named(tmp_path: Path, refused: Command) -> None:
     assert "No setting 'seeed'. Did you mean 'seed'?" in refused("audit", "--config", file)
     file.write_text("seed = ", "utf-8")
     assert "cannot be read" in refused("audit", "--config", file)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("method = 5", "a method is a word or a table with a name. Got 5"),
+        ("metric = 5", "a metric is a word or a table with a name. Got 5"),
+        ("method = [{nam = 'x'}]", "a method is a word or a table with a name"),
+        ("method = {name = 'grad_cam', params = 3}", "the params of grad_cam must be a table. Got 3"),
+        ("method = 'grad-cma'", "No method 'grad_cma'. Did you mean 'grad_cam'?"),
+        ("workers = 1.5", "workers must be 'auto' or an integer >= 1. Got 1.5"),
+        ("masks = 3", "masks must be a folder"),
+    ],
+)
+def test_a_config_of_other_kinds_is_one_sentence(
+    line: str, says: str, place: Path, tmp_path: Path, refused: Command
+) -> None:
+    file = tmp_path / "audit.toml"
+    file.write_text(f"data = '{place}'\nmodel = '{place / 'nets.py'}:model'\n{line}", "utf-8")
+    assert says in refused("audit", "--config", file, "--out", tmp_path / "run")
+
+
+def test_a_config_may_name_one_method_in_a_word(place: Path, tmp_path: Path, command: Command) -> None:
+    file = tmp_path / "audit.toml"
+    photo, net = place / "föto 1.png", place / "nets.py"  # other tests may put broken photos beside it
+    file.write_text(f"data = '{photo}'\nmodel = '{net}:model'\nmethod = 'layer-cam'", "utf-8")
+    assert command("audit", "--config", file, "--out", tmp_path / "run").code == 0
+    assert open_run(tmp_path / "run").labels == ("layer_cam",)

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from ..errors import WhylensError
+from ..errors import WhylensError, kind_and_line
 from . import about as about
 from . import explain as explain
 from . import runs as runs
@@ -40,7 +40,7 @@ def _judged(error: Any) -> tuple[int, str]:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "whylens"
         return 2, f"{error.format_message().rstrip('.')}. Help: {command} --help."
-    said = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+    said = kind_and_line(error)
     return 1, (
         f"this is a defect, not your doing: {said}\nRun again with 'whylens --debug ...' and report what it prints."
     )

@@ -59,7 +59,7 @@ def audit(
     from ..sources import load_images
 
     said = _with_config(context, config)
-    source = said["data"] if isinstance(said["data"], list) else [said["data"]] if said["data"] else []
+    source = _several(said["data"])
     if not source:
         raise InputError("audit: name the images: whylens audit DATA, or a --config that names them.")
     images = load_images(
@@ -70,8 +70,8 @@ def audit(
         opened,
         images,
         out=said["out"],
-        methods=[_request(m) for m in said["method"]],
-        metrics=[_measure(m) for m in said["metric"] or ()],
+        methods=[_request(m) for m in _several(said["method"])],
+        metrics=[_measure(m) for m in _several(said["metric"])],
         target=said["target"] if said["target"] != "" else None,
         score=said["score"],
         batch_size=_count(said["batch_size"]),
@@ -202,14 +202,19 @@ def _opened(said: dict[str, Any]) -> Any:
     return open_model(*(said[k] for k in ("model", "weights", "device", "classes", "preprocess", "layer")))
 
 
+def _several(said: Any) -> list[Any]:
+    """One of something or a list of it: a file may give either."""
+    return said if isinstance(said, list) else [said] if said else []
+
+
 def _request(said: Any) -> Any:
     """A method in words, or as audit.toml spells it out."""
     from ..contract import Method
 
     if isinstance(said, str):
         return said
-    options = {k: said.get(k) for k in ("layer", "target", "params", "label")}
-    return Method(_name(said, "method"), **options)
+    name = _name(said, "method")
+    return Method(name, **{k: said.get(k) for k in ("layer", "target", "params", "label")})
 
 
 def _measure(said: Any) -> Any:
@@ -223,6 +228,8 @@ def _measure(said: Any) -> Any:
 def _name(said: Any, what: str) -> str:
     if not isinstance(said, dict) or not isinstance(said.get("name"), str):
         raise InputError(f"--config: a {what} is a word or a table with a name. Got {said!r}.")
+    if not isinstance(said.get("params", {}), dict):
+        raise InputError(f"--config: the params of {said['name']} must be a table. Got {said['params']!r}.")
     return str(said["name"])
 
 

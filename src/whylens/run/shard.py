@@ -17,7 +17,7 @@ import torch
 from ..batches import Batches, Frames, batched, is_out_of_memory
 from ..collect import Job
 from ..contract import Metric
-from ..errors import WhylensError
+from ..errors import WhylensError, kind_and_line
 from ..explanation import Explanation
 from ..images import Images
 from ..model import Model
@@ -93,7 +93,9 @@ class Worker:
             for job in self.jobs:
                 job.rows.clear()
             if len(frames.positions) == 1:
-                failures[sheet.images.ids[frames.positions[0] - sheet.start]] = _words(error)
+                failures[sheet.images.ids[frames.positions[0] - sheet.start]] = (
+                    str(error) if isinstance(error, WhylensError) else kind_and_line(error)
+                )
                 return
             sheet.single += 1
             for k in range(len(frames.positions)):
@@ -249,9 +251,3 @@ def threads(count: int) -> Iterator[None]:
 def decoders(workers: int) -> int:
     """Threads that decode photos in each of so many processes."""
     return max(1, min(8, (os.cpu_count() or 1) // workers))
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, WhylensError):
-        return str(error)
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, kind_and_line
 from ..model import Model
 from . import Opened
 from .weights import fill
@@ -46,14 +46,14 @@ def open(spec: str, weights: str) -> Opened:
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise InputError(f"{file.name} cannot be run: {_first(error)}.") from error
+        raise InputError(f"{file.name} cannot be run: {kind_and_line(error)}.") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise InputError(f"{file.name} has no function '{name}'.")
     try:
         made = function()
     except (Exception, SystemExit) as error:
-        raise InputError(f"{file.name}:{name} cannot be run: {_first(error)}.") from error
+        raise InputError(f"{file.name}:{name} cannot be run: {kind_and_line(error)}.") from error
     opened = _opened(made)
     if not isinstance(opened.net, nn.Module):
         raise InputError(
@@ -79,8 +79,3 @@ def _opened(made: Any) -> Opened:
         reshape_transform=made.reshape_transform,
         name=made.name,
     )
-
-
-def _first(error: BaseException) -> str:
-    """The error's kind and its first line: the whole of it may be a page."""
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]).rstrip(".")
