@@ -40,7 +40,8 @@ figcaption{margin-top:.5rem;font-size:.9rem}
 dl{display:grid;grid-template-columns:auto 1fr;gap:.1rem .7rem;margin:.4rem 0 0}dd{margin:0;min-width:0}
 .flag{margin:.4rem 0 0;padding:.3rem .5rem;border-left:.25rem solid var(--warn);color:var(--warn);font-weight:600}
 .failed{color:var(--warn)}
-.scroll{overflow-x:auto}th{text-align:right;padding:.15rem .4rem;font-weight:600}th:first-child{text-align:left}
+.scroll{overflow-x:auto}.scroll td,.scroll th{white-space:nowrap;overflow-wrap:normal}
+th{text-align:right;padding:.15rem .4rem;font-weight:600}th:first-child{text-align:left}
 table{border-collapse:collapse;width:100%;margin:.4rem 0 .8rem}
 td{text-align:left;padding:.15rem .4rem;border-bottom:1px solid var(--line)}
 td+td{text-align:right;font-variant-numeric:tabular-nums}
