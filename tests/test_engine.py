@@ -418,3 +418,68 @@ class Two(nn.Module):
 def test_segments_of_any_channels(channels: int) -> None:
     assert regions.find(torch.rand(1, channels, 20, 20), "quickshift").count >= 1
     assert regions.find(torch.rand(1, channels, 20, 20), "slic", count=9).count >= 1
+
+
+# ---- looks: rows made on the fly, and their gradients ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(NETS))
+def test_looks_and_their_gradients_are_those_of_a_plain_loop(name: str) -> None:
+    torch.manual_seed(0)
+    model = Model(awake(NETS[name]()), preprocess=Preprocess((32, 32)))
+    x, target, count = frames(2, 32, 1), [1, 2], 5
+    probe, shown = asked(model, x, target), torch.tensor([0.2, 0.5, 0.7, 0.9, 1.0]).view(-1, 1, 1, 1)
+    gradients = torch.zeros(2, count, 3, 32, 32)
+    scores = probe.looks(
+        count, lambda n, part: x[n] * shown[part], take=lambda n, part, gradient: gradients[n, part].copy_(gradient)
+    )
+    leaf = (x[:, None] * shown).requires_grad_()
+    net, given = model.net.eval(), model.preprocess.normalise(leaf.flatten(0, 1))
+    plain = net(given).softmax(1).view(2, count, -1)[torch.arange(2), :, torch.tensor(target)]
+    (expected,) = torch.autograd.grad(plain.sum(), leaf)  # of frames that put no rectifier on its edge
+    torch.testing.assert_close(scores, plain.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradients, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+    assert (probe.passes.forwards, probe.passes.backwards) == (2 * count, 2 * count)
+    assert (probe.cost.forwards, probe.cost.backwards) == (count, count)
+
+
+def test_looks_are_the_same_to_the_bit_in_any_batch() -> None:
+    model, x = Model(awake(torchvision.models.resnet18(num_classes=5))), frames(3, 32)
+
+    def look(rows: Tensor, target: list[int], asked_for: list[int] | None = None) -> Tensor:
+        found = torch.zeros(len(rows), 20, 3, 32, 32)
+        asked(model, rows, target).looks(
+            20,
+            lambda n, part: torch.stack([rows[n] * (k + 1) / 20 for k in range(20)[part]]),
+            take=lambda n, part, gradient: found[n, part].copy_(gradient),
+            images=None if asked_for is None else torch.tensor(asked_for),
+        )
+        return found
+
+    together = look(x, [0, 1, 2])
+    assert torch.equal(look(x[2:], [2])[0], together[2])
+    some = look(x, [0, 1, 2], [2, 0])
+    assert torch.equal(some[[0, 2]], together[[0, 2]])
+    assert not some[1].any()
+
+
+def test_looks_read_what_they_are_asked_for() -> None:
+    model, x = Model(SmallNet()), frames()
+    probe = asked(model, x)
+    margin = probe.looks(1, lambda n, _: x[n : n + 1], kind=lambda output, images: output[:, 0] - output[:, 1])
+    with torch.no_grad():
+        output = model.net.eval()(x)
+    torch.testing.assert_close(margin[:, 0], output[:, 0] - output[:, 1])
+    score = probe.looks(1, lambda n, _: x[n : n + 1], kind="score")
+    torch.testing.assert_close(score[:, 0], output[torch.arange(3), torch.tensor([0, 1, 2])])
+
+
+def test_looks_refuse_a_net_that_cuts_its_gradient() -> None:
+    class Cut(SmallNet):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                return super().forward(x)
+
+    x = frames()
+    with pytest.raises(InputError, match="cuts the gradient"):
+        asked(Model(Cut()), x).looks(1, lambda n, _: x[n : n + 1], take=lambda *_: None)

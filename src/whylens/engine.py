@@ -1,4 +1,4 @@
-"""Engine: scores of many masked copies of a batch, without gradients, as quickly as the machine allows.
+"""Engine: scores of many masked or moved copies of a batch, and their gradients, as quickly as the machine allows.
 
 Batch norm is folded, memory is channels last, copies are made on the fly in micro-batches, and each distinct mask of
 an image is scored once. In bfloat16 only where asked for, and only for images whose scores stay what they are.
@@ -39,6 +39,12 @@ Expand = Callable[[Tensor, Tensor], Tensor]
 Read = Callable[[Any, Tensor], Tensor]
 """What the net returned for rows of the images ``(B,)`` → scores ``(B,)``."""
 
+Make = Callable[[int, slice], Tensor]
+"""An image by its number and some of its looks → rows ``(B, C, H, W)``."""
+
+Take = Callable[[int, slice, Tensor], None]
+"""The same and the gradient of every row's score with respect to the row ``(B, C, H, W)``."""
+
 
 @dataclass
 class Work:
@@ -58,11 +64,11 @@ class Work:
 
 
 class Engine:
-    """One model as it is scored; `forwards` counts frames."""
+    """One model as it is scored; `forwards` and `backwards` count frames."""
 
     def __init__(self, model: Model, precision: Precision = "float32", rows: int | None = None) -> None:
         self.model, self.precision, self.rows_given = model, precision, rows
-        self.forwards = 0
+        self.forwards = self.backwards = 0
 
     def scores(self, work: Work) -> Tensor:
         """Scores ``(N, M)``, float32 on the CPU."""
@@ -85,6 +91,30 @@ class Engine:
                 read(run(frames[k : k + size]), images[k : k + size]).float().cpu() for k in range(0, len(frames), size)
             ]
         return torch.cat(parts)
+
+    def looks(
+        self, frames: Tensor, images: Tensor, count: int, make: Make, read: Read, take: Take | None = None
+    ) -> Tensor:
+        """Scores ``(A, count)`` of `count` looks at each of the images ``(A,)``, in float32; rows are made on the fly.
+
+        With `take` each row's gradient is handed over, unless the score has none. A pass never holds two
+        images: convolutions round otherwise in other company, and a search that decides by scores would drift apart.
+        """
+        scores = torch.empty(len(images), count)
+        parts = -(-count // (self.rows_given or default_rows(frames)))
+        edges = [count * k // parts for k in range(parts + 1)]
+        with self._ready(frames) as run, torch.set_grad_enabled(take is not None):
+            for a, n in enumerate(images.tolist()):
+                for part in map(slice, edges, edges[1:]):
+                    rows = make(n, part).detach().requires_grad_(take is not None)
+                    found = read(run(rows.clone()), torch.full((len(rows),), n, device=rows.device))
+                    scores[a, part] = found.detach().float().cpu()
+                    if take is not None and found.requires_grad:
+                        (gradient,) = torch.autograd.grad(found.sum(), rows, allow_unused=True)
+                        self.backwards += len(rows)
+                        if gradient is not None:
+                            take(n, part, gradient)
+        return scores
 
     # ---- passes ------------------------------------------------------------------------------------------
 

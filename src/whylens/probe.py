@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from . import rules
 from ._state import Hook, as_found, hooked, own_precision
-from .engine import Engine, Expand, Precision, Work, memory_layout
+from .engine import Engine, Expand, Make, Precision, Read, Take, Work, memory_layout
 from .errors import InputError
 from .layers import FeatureLayer, first_tensor
 from .model import Model
 
 Score = Literal["auto", "logit", "probability", "log_odds"]
+Kind = Literal["probability", "score"]
 
 ROWS_PER_PASS = 16
 """Rows of a pass over moved frames (path methods): more is slower on a CPU and only needs memory elsewhere."""
@@ -68,8 +69,7 @@ class Passes:
         self.model = model
         self.frames = frames.detach().to(device=model.device, dtype=model.dtype)
         self.engine = Engine(model, precision)
-        self.backwards = 0
-        self._forwards = 0
+        self._forwards = self._backwards = 0
         self._layers, self._to_input = set(layers), to_input
         self._trace: _Trace | None = None
         self._references: dict[tuple[str, int, bool], tuple[Any, list[Tensor]]] = {}
@@ -82,6 +82,11 @@ class Passes:
     def forwards(self) -> int:
         """Frames that went through the net."""
         return self._forwards + self.engine.forwards
+
+    @property
+    def backwards(self) -> int:
+        """Frames whose gradient was taken."""
+        return self._backwards + self.engine.backwards
 
     def trace(self, *, layer: str | None = None, to_input: bool = False) -> _Trace:
         """The forward with a graph from `layer` or from the frames; run once unless more is asked than was planned."""
@@ -127,7 +132,7 @@ class Passes:
             (gradient,) = torch.autograd.grad(total, at, retain_graph=True, allow_unused=True)
         finally:
             trace.switch.rule = "plain"
-        self.backwards += len(self)
+        self._backwards += len(self)
         return torch.zeros_like(at) if gradient is None else gradient.detach()
 
     def _run(self) -> _Trace:
@@ -317,6 +322,31 @@ class Probe:
         self.cost.add(object(), forwards=1)
         return self.passes.engine.plain(frames.to(self.frames), images, self._probability_rows)
 
+    def looks(
+        self,
+        count: int,
+        make: Make,
+        *,
+        take: Take | None = None,
+        images: Tensor | None = None,
+        kind: Kind | Read = "probability",
+    ) -> Tensor:
+        """Scores ``(A, count)`` of `count` looks at each image, or at those numbered in `images` ``(A,)``, float32.
+
+        ``make(n, looks)`` gives the rows ``(B, C, H, W)`` of some looks at image n; ``take(n, looks, gradient)`` gets
+        the gradient of each row's score with respect to the row. `kind` is the target's probability, its score, or a
+        function of what the net returned for rows of the images ``(B,)``. An image's rows never share a pass with
+        another's, so its scores are the same to the bit in any batch.
+        """
+        images = torch.arange(len(self)) if images is None else images
+        before = self.passes.engine.backwards
+        scores = self.passes.engine.looks(self.frames, images, count, make, self._reader(kind), take)
+        asked = take is not None and len(images) > 0
+        if asked and self.passes.engine.backwards == before:
+            self._refuse_cut_gradient()
+        self.cost.add(object(), forwards=count if len(images) else 0, backwards=count if asked else 0)
+        return scores
+
     # ---- without gradients -------------------------------------------------------------------------------
 
     def masked_scores(
@@ -325,7 +355,7 @@ class Probe:
         baseline: Baseline,
         *,
         expand: Expand,
-        kind: Literal["probability", "score"] = "probability",
+        kind: Kind = "probability",
     ) -> Tensor:
         """The target's probability, or its score, of every image under every mask: ``(N, M)``, float32.
 
@@ -334,8 +364,7 @@ class Probe:
         several times is scored once. Where the target is a function, its value is the score and the probability.
         """
         shared = masks if masks.ndim == 3 else masks[None]
-        rows = self._probability_rows if kind == "probability" else self._score_rows
-        work = Work(self.frames, baseline.frames.to(self.frames), shared, expand, rows)
+        work = Work(self.frames, baseline.frames.to(self.frames), shared, expand, self._reader(kind))
         before = self.passes.engine.forwards
         scores = self.passes.engine.scores(work)
         self.cost.add(object(), forwards=-(-(self.passes.engine.forwards - before) // len(self)))
@@ -352,7 +381,7 @@ class Probe:
             if not scores.requires_grad:
                 return torch.zeros_like(leaf, dtype=torch.float32)
             (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
-        self.passes.backwards += len(leaf)
+        self.passes._backwards += len(leaf)
         return torch.zeros_like(leaf) if gradient is None else gradient.float()
 
     def _gradient(self, at: Tensor, trace: _Trace, rule: rules.Rule) -> Tensor:
@@ -410,6 +439,11 @@ class Probe:
     def _score_rows(self, output: Any, images: Tensor) -> Tensor:
         """The score of rows that are copies of the images ``(B,)``."""
         return self._scored(output, None if self.index is None else self.index.to(images.device)[images], len(images))
+
+    def _reader(self, kind: Kind | Read) -> Read:
+        if kind == "probability":
+            return self._probability_rows
+        return self._score_rows if kind == "score" else kind
 
     def _probability_rows(self, output: Any, images: Tensor) -> Tensor:
         if self.function is not None:
