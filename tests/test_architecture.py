@@ -17,7 +17,7 @@ LAYERS = [
     "errors _check _plugins _state _progress _files",
     "placement pixels dicom decode annotations masks images sources explanation words colour sheet picture figure",
     "preprocess grid layers model rules target folding engine probe",
-    "contract baseline regions residual embedding interval surrogate hierarchy scoring",
+    "contract baseline regions residual embedding interval surrogate hierarchy scoring penalty optimise mask_search",
     "methods metrics",
     "collect batches explain trial scores measure zoo testing",
     "run",

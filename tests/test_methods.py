@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import whylens
+from test_igos import CASES_IGOS
 from test_lime_shap import CASES_LIME_SHAP
 from whylens import _plugins, testing
 from whylens.contract import Method
@@ -313,7 +314,7 @@ CASES = [
     Case("guided_grad_cam", closed_forms=(product_of_both,)),
 ]  # fmt: skip
 
-ELSEWHERE = CASES_LIME_SHAP  # with their closed forms, and run through the contract there
+ELSEWHERE = CASES_LIME_SHAP + CASES_IGOS  # with their closed forms, and run through the contract there
 
 TABLES = [Case(c.method, c.params, table=True, tolerance=c.tolerance) for c in CASES if Method(c.method).facts.tables]
 
