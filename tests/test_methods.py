@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import whylens
 from test_igos import CASES_IGOS
 from test_lime_shap import CASES_LIME_SHAP
+from test_meaningful_perturbation import CASES_PERTURBATION
 from whylens import _plugins, testing
 from whylens.contract import Method
 from whylens.testing import Case
@@ -314,7 +315,9 @@ CASES = [
     Case("guided_grad_cam", closed_forms=(product_of_both,)),
 ]  # fmt: skip
 
-ELSEWHERE = CASES_LIME_SHAP + CASES_IGOS  # with their closed forms, and run through the contract there
+ELSEWHERE = (
+    CASES_LIME_SHAP + CASES_IGOS + CASES_PERTURBATION
+)  # with their closed forms, and run through the contract there
 
 TABLES = [Case(c.method, c.params, table=True, tolerance=c.tolerance) for c in CASES if Method(c.method).facts.tables]
 

@@ -59,11 +59,7 @@ class Search:
         kept = torch.stack([masks.prod(0) for masks in found])
         mask = kept[best, torch.arange(len(probe))]
         over = enlarged(mask, probe.frames.shape[2:])
-        ends = Objective(probe, baseline, lambda _: [Part(over, 1.0)], lambda _: torch.zeros(len(probe)))
-        deleted = ends(mask[None], torch.arange(len(probe)), 0)
-        ends.parts = lambda _: [Part(1 - over, 1.0)]
-        inserted = ends(mask[None], torch.arange(len(probe)), 0)
-        checks = {"deleted": deleted, "inserted": inserted, **keeps_target(probe, baseline)}
+        checks = {**ends(probe, baseline, over), **keeps_target(probe, baseline)}
         every = None if len(found) == 1 else 1 - kept[:, :, 0].transpose(0, 1)
         return Maps(1 - mask, checks=checks, parts=every, extra={"baseline": baseline.name})
 
@@ -81,6 +77,13 @@ class Search:
             given = masks.reshape(together, len(frames), 1, *shape)
             masks = descend(objective, given, iterations=own, step=step, optimizer=self.optimizer).masks.flatten(0, 1)
         return masks.view(together, len(frames), 1, *masks.shape[2:])
+
+
+def ends(probe: Probe, baseline: Baseline, over: Tensor) -> dict[str, Tensor]:
+    """The target's probability ``(N,)`` where only `over` ``(N, 1, H, W)`` is kept, and where only the rest is."""
+    both = torch.stack([over, 1 - over]).detach()
+    scores = probe.masked_scores(torch.eye(2), baseline, expand=lambda masks, images: both[masks.argmax(1), images])
+    return {"deleted": scores[:, 0], "inserted": scores[:, 1]}
 
 
 # ---- masks -------------------------------------------------------------------------------------------------

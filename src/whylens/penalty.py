@@ -24,6 +24,17 @@ def total_variation(masks: Tensor, power: float = 2.0, edges: tuple[Tensor, Tens
     return total
 
 
+def roughness(masks: Tensor, power: float) -> Tensor:
+    """Mean of ``(down² + across²)^(power / 2)`` over the cells of masks ``(N, 1, h, w)``, differences to the next ones.
+
+    At the last row and column the missing difference is 0.
+    """
+    down = F.pad(masks.diff(dim=2), (0, 0, 0, 1))
+    across = F.pad(masks.diff(dim=3), (0, 1))
+    square = down**2 + across**2
+    return (square.clamp(min=1e-12) ** (power / 2)).where(square > 1e-12, 0.0).mean((1, 2, 3))
+
+
 def edge_weights(frames: Tensor, shape: tuple[int, int], width: float = 0.1) -> tuple[Tensor, Tensor]:
     """``exp(-d² / width²)`` between neighbouring cells of frames in [0, 1], down ``(N, 1, h-1, w)`` and across.
 
