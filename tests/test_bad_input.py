@@ -398,7 +398,8 @@ def test_nets_that_give_no_scores() -> None:
 
 def test_a_model_whose_parts_contradict() -> None:
     net = nn.Conv2d(3, 3, 1)
-    assert "net must be a torch.nn.Module. Got str" in sentence(lambda: Model("resnet18"))  # type: ignore[arg-type]
+    said = sentence(lambda: Model("resnet18"))  # type: ignore[arg-type]
+    assert "net must be a torch.nn.Module, or a function of frames (N, C, H, W). Got str." in said
     assert "task must be one of" in sentence(lambda: Model(net, task="poetry"))  # type: ignore[arg-type]
     assert "output must be one of" in sentence(lambda: Model(net, output="odds"))  # type: ignore[arg-type]
     assert "is not a part of this net" in sentence(lambda: Model(net, layer=nn.Linear(1, 1)))

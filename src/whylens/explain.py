@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from . import layers
 from . import target as targets
@@ -33,7 +33,7 @@ Request = Method | str | Callable[..., Any]
 
 
 def explain(
-    model: Model | nn.Module,
+    model: Model | nn.Module | Callable[[Tensor], Any],
     images: Any,
     *,
     method: Request = "grad_cam",
@@ -73,7 +73,7 @@ def explain(
 
 
 def explain_many(
-    model: Model | nn.Module,
+    model: Model | nn.Module | Callable[[Tensor], Any],
     images: Any,
     *,
     methods: Sequence[Request],
@@ -138,7 +138,9 @@ def _job(method: Method, model: Model, target: Any, count: int, seed: int) -> Jo
 
 def _model(model: Any) -> Model:
     if isinstance(model, str | Path):
-        raise InputError(f"explain: model must be a Model or a torch module. Open it: whylens.load_model('{model}').")
+        raise InputError(
+            f"explain: model must be a Model, a torch module or a function. Open it: whylens.load_model('{model}')."
+        )
     return model if isinstance(model, Model) else Model(model)
 
 

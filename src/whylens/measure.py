@@ -27,7 +27,7 @@ from .trial import trial_of as trial_of
 
 
 def measure(
-    model: Model | nn.Module,
+    model: Model | nn.Module | Callable[[Tensor], Any],
     images: Any,
     explanation: Explanation,
     *,
@@ -182,7 +182,9 @@ def _spread(count: int, parts: list[tuple[list[int], Tensor]], name: str) -> Ten
 
 def _model(model: Any) -> Model:
     if isinstance(model, str | Path):
-        raise InputError(f"measure: model must be a Model or a torch module. Open it: whylens.load_model('{model}').")
+        raise InputError(
+            f"measure: model must be a Model, a torch module or a function. Open it: whylens.load_model('{model}')."
+        )
     return model if isinstance(model, Model) else Model(model)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import layers
 from ._state import as_found
+from .black_box import BlackBox
 from .errors import InputError, NetError, WhylensError, no_such
 from .grid import Grid
 from .placement import Placement
@@ -23,6 +24,8 @@ Output = Literal["logits", "probabilities"]
 class Model:
     """A net with all that whylens must know of it; the net itself is never changed.
 
+    A plain callable, frames ``(N, C, H, W)`` → scores ``(N, K)`` as a tensor, array or list, is a black box: it has
+    no gradients and no layers, and `differentiable` is False. It is called without gradients, on `device`.
     `preprocess` takes photos to what the net takes: a `Preprocess`, "imagenet", torchvision's
     ``weights.transforms()``, timm's data configuration, an image processor of transformers, or None: the net then
     takes your tensors as they are. `classes` are the names of the outputs in order. `layer` is the feature layer, by
@@ -35,7 +38,7 @@ class Model:
 
     def __init__(
         self,
-        net: nn.Module,
+        net: nn.Module | Callable[[Tensor], Any],
         *,
         preprocess: Any = None,
         classes: Sequence[str] | None = None,
@@ -49,7 +52,7 @@ class Model:
         source: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(net, nn.Module):
-            raise InputError(f"Model: net must be a torch.nn.Module. Got {type(net).__name__}.")
+            net, differentiable = _black_box(net, layer, device), False
         for word, value, known in (("task", task, get_args(Task)), ("output", output, get_args(Output))):
             if value not in known:
                 raise InputError(f"Model: {word} must be one of {', '.join(known)}. Got {value!r}.")
@@ -59,7 +62,7 @@ class Model:
         self.task: Task = task
         self.output: Output = output
         self.reshape_transform = reshape_transform
-        self.name = name or type(self.net).__name__
+        self.name = name or (self.net.name if isinstance(self.net, BlackBox) else type(self.net).__name__)
         self.differentiable = differentiable
         self.source = dict(source) if source else None
         if device is not None:
@@ -229,6 +232,19 @@ class Model:
         if name is None:
             return layers.find(self.net, noise, run)
         return layers.describe(self.net, name, noise, run)
+
+
+def _black_box(given: Any, layer: Any, device: str | torch.device | None) -> BlackBox:
+    """A callable as a module; what cannot be called with frames is refused."""
+    if isinstance(given, type):
+        raise InputError(f"Model: net must be a module or a function. Got the class {given.__name__}. Make one of it.")
+    if not callable(given):
+        raise InputError(
+            f"Model: net must be a torch.nn.Module, or a function of frames (N, C, H, W). Got {type(given).__name__}."
+        )
+    if layer is not None:
+        raise InputError("Model: a function has no layers. Leave layer out, or give the net itself.")
+    return BlackBox(given, device=None if device is None else pick_device(device))
 
 
 def pick_device(device: str | torch.device) -> torch.device:

@@ -38,7 +38,9 @@ class Asked:
     def read(cls, model: Any, images: Any, methods: Any, metrics: Any, given: Mapping[str, Any]) -> Asked:
         """Refuse what cannot be an audit, whatever the folder holds."""
         if isinstance(model, str | Path):
-            raise InputError(f"audit: model must be a Model or a torch module. Open it: whylens.load_model('{model}').")
+            raise InputError(
+                f"audit: model must be a Model, a torch module or a function. Open it: whylens.load_model('{model}')."
+            )
         model = model if isinstance(model, Model) else Model(model)
         images = images if isinstance(images, Images) else load_images(images)
         _check(given)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import __version__
 from .._files import prepare_folder
@@ -31,7 +31,7 @@ Auto = Literal["auto"]
 
 
 def audit(
-    model: Model | nn.Module,
+    model: Model | nn.Module | Callable[[Tensor], Any],
     images: Any,
     *,
     out: str | Path,

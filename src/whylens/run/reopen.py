@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..black_box import BlackBox
 from ..errors import InputError, WhylensError
 from ..model import Model
 from ..zoo import anywhere, load_model
@@ -34,7 +35,7 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def weights_hash(model: Model) -> str:
-    """sha256 over every parameter and buffer, by name; over the file, where the model is one."""
+    """sha256 over every parameter and buffer, by name; over the file or the function's source, where it is one."""
     digest = sha256()
     for name, value in sorted(model.net.state_dict().items()):
         digest.update(name.encode())
@@ -47,6 +48,8 @@ def weights_hash(model: Model) -> str:
     spec = "" if model.source is None else str(model.source["spec"])
     if spec.endswith(".onnx") and Path(spec).is_file():
         digest.update(Path(spec).read_bytes())
+    elif isinstance(model.net, BlackBox):
+        digest.update(model.net.identity().encode())
     return digest.hexdigest()
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..black_box import BlackBox
 from ..errors import InputError, MissingExtra
 from ..preprocess import Preprocess
 from . import Opened
@@ -15,32 +17,30 @@ from . import Opened
 SPELLING = "FILE.onnx"
 
 
-class OnnxNet(nn.Module):
-    """An onnxruntime session as a module; one input, the first output; fixed batch sizes are met one by one."""
+class Session:
+    """An onnxruntime session as a function; one input, the first output; fixed batch sizes are met one by one."""
 
     def __init__(self, session: Any) -> None:
-        super().__init__()
         self.session = session
         entry = session.get_inputs()[0]
         self.entry, self.shape = entry.name, tuple(entry.shape)
         self.exit = session.get_outputs()[0].name
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Scores of ``(N, C, H, W)``; computed outside autograd."""
+    def __call__(self, x: Tensor) -> Any:
+        """Scores of ``(N, C, H, W)``."""
+        given_rows = x.cpu()
         fixed = self.shape[0] if isinstance(self.shape[0], int) else None
-        given_rows = x.detach().float().cpu()
         parts = torch.split(given_rows, fixed) if fixed else (given_rows,)
         outputs = []
         for part in parts:
             short = 0 if fixed is None else fixed - len(part)
             given = torch.cat([part, part[-1:].expand(short, *part.shape[1:])]) if short else part
             outputs.append(self._run(given)[: len(part)])
-        return torch.cat(outputs).to(x.device)
+        return np.concatenate(outputs)
 
-    def _run(self, given: Tensor) -> Tensor:
+    def _run(self, given: Tensor) -> Any:
         try:
-            (result,) = self.session.run([self.exit], {self.entry: given.contiguous().numpy()})
-            return torch.from_numpy(result)
+            return self.session.run([self.exit], {self.entry: given.contiguous().numpy()})[0]
         except Exception as error:  # onnxruntime raises its own types, none of them public
             first = " ".join(str(error).split()).partition(" Please")[0]
             raise InputError(
@@ -74,9 +74,9 @@ def open(spec: str, weights: str) -> Opened:
     except Exception as error:  # onnxruntime raises its own types, none of them public
         first = str(error).splitlines()[0]
         raise InputError(f"'{Path(spec).name}' is no readable ONNX file: {first[:200].rstrip(' .')}.") from None
-    net = OnnxNet(session)
+    run = Session(session)
     preprocess = None
-    if len(net.shape) == 4 and net.shape[1] == 3 and all(isinstance(s, int) for s in net.shape[2:]):
-        side = (int(net.shape[2]), int(net.shape[3]))
+    if len(run.shape) == 4 and run.shape[1] == 3 and all(isinstance(s, int) for s in run.shape[2:]):
+        side = (int(run.shape[2]), int(run.shape[3]))
         preprocess = Preprocess(side, round(min(side) / 0.875) if side[0] == side[1] else None)
-    return Opened(net, preprocess, differentiable=False)
+    return Opened(BlackBox(run, name=Path(spec).name), preprocess, differentiable=False)
