@@ -15,7 +15,8 @@ SOURCE = Path(whylens.__file__).parent
 
 LAYERS = [
     "errors _check _plugins _state _progress _files",
-    "placement pixels dicom decode annotations masks images sources explanation words colour sheet picture figure",
+    "placement pixels dicom decode annotations masks images sources explanation words colour sheet picture"
+    " outlines figure",
     "preprocess grid layers black_box model rules target folding engine probe",
     "contract baseline regions residual embedding interval surrogate hierarchy scoring penalty optimise mask_search",
     "methods metrics",

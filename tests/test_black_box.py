@@ -83,6 +83,7 @@ def plain_numbers(frames: Tensor) -> Any:
         lambda x: NET(x).double().numpy(),
         lambda x: NET(x).half(),
         lambda x: list(NET(x)),
+        lambda x: list(NET(x).requires_grad_()),
         lambda x: [row.numpy() for row in NET(x)],
         lambda x: [tuple(row) for row in NET(x).tolist()],
         lambda x: {"logits": NET(x).numpy()},

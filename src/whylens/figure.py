@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from .colour import Look, Scale
 from .errors import InputError, no_such
 from .explanation import Explanation
+from .outlines import INKS, READING, TOP, gives_segments, leading, outlines, spoken
 from .picture import Photos, photo_picture, picture
 from .picture import overlay as overlay_picture
 from .sheet import GREY, RED, Cell, Text, lay_out
@@ -34,6 +35,8 @@ FEATURES = 10
 
 _SIDE = 600  # pixels of a picture: enough for print at the width of a column
 
+Style = Literal["maps", "outlines"]
+
 Line = tuple[str, int]
 """One line of a figure: an image's id and which of its targets."""
 
@@ -47,6 +50,9 @@ def figure(
     scale: Scale = "image",
     alpha: float = 0.5,
     overlay: bool = True,
+    style: Style = "maps",
+    top: int = TOP,
+    against: int = TOP,
 ) -> tuple[Figure, Axes]:
     """A grid: one line per image and target, the photo first, then one column per method; with the first map's axes.
 
@@ -54,22 +60,31 @@ def figure(
     else from the explanations themselves, else from the files they were read from; a map whose photo is not at hand
     is drawn alone. `overlay=False` draws every map alone on its frame. `colours`, `scale` and `alpha` are as in
     `picture`; "shared" is one scale per method over the rows shown. Nothing of this changes the explanations.
+
+    `style` "outlines" draws methods of segments (LIME, Shapley values) as the outlines of the `top` segments for and
+    the `against` against the target, others as maps; the targets of one method then stand side by side.
     """
     lines = lines_of(explanations)
+    _check_style(style, explanations)
     shown = _chosen(lines, rows)
     columns = []
     for label, explanation in explanations.items():
         mine = {line: held[label] for line, held in shown.items() if label in held}
         is_map = explanation.maps.ndim == 4
         look = Look.of(explanation, list(mine.values()), colours=colours, scale=scale) if is_map else None
-        columns.append(_Column(label, explanation, mine, look, alpha, overlay))
+        sides = (top, against) if style == "outlines" and gives_segments(explanation) else None
+        columns.append(_Column(label, explanation, mine, look, alpha, overlay, sides))
     photos = Photos(images)
-    cells = []
+    cells: list[list[Cell | None]] = []
     for line in shown:
         found = {c.label: photos.find(c.explanation, c.rows[line]) for c in columns if line in c.rows}
         first = _photo_cell(line, list(found.values()))
         cells.append([first, *(c.cell(line, *found[c.label]) if c.label in found else None for c in columns)])
-    made, axes = lay_out([[], *(c.head() for c in columns)], cells, _foot(columns, len(shown), len(lines)))
+    heads = [[], *(c.head() for c in columns)]
+    if style == "outlines" and len(columns) == 1:
+        cells = _side_by_side(shown, cells)
+        heads += [[]] * (len(cells[0]) - len(heads))
+    made, axes = lay_out(heads, cells, _foot(columns, len(shown), len(lines)))
     return made, next(a for line in axes for a in line[1:] if a is not None)
 
 
@@ -133,6 +148,7 @@ class _Column:
     look: Look | None
     alpha: float
     over: bool
+    sides: tuple[int, int] | None = None  # segments outlined for and against
 
     def head(self) -> list[Text]:
         layer = [Text(self.explanation.layer, size=7, colour=GREY)] if self.explanation.layer else []
@@ -148,10 +164,41 @@ class _Column:
             scale = f"±{number(abs(shown[0][1]))}{unit}, {len(shown)} of {said.maps[row].numel()} features"
             return Cell(bars=shown, texts=[*texts, Text(scale, size=6.5, colour=GREY)])
         pixels = photo.pixels if photo is not None and self.over else None
+        noted = [Text(missing, size=6.5, colour=GREY, most=4)] if missing else []
+        if self.sides is not None:
+            top, against = self.sides
+            drawn = outlines(said, row, pixels, top=top, against=against, side=_SIDE)
+            return Cell(np.asarray(drawn), texts=[*texts, *_segment_texts(said, row, top, against), *noted])
         drawn = overlay_picture(self.look, row, pixels, alpha=self.alpha, side=_SIDE)
         texts.insert(0, Text(self.look.words(row), size=6.5, colour=GREY))
-        texts += [Text(missing, size=6.5, colour=GREY, most=4)] if missing else []
-        return Cell(np.asarray(drawn), bar=self.look.bar(row), texts=texts)
+        return Cell(np.asarray(drawn), bar=self.look.bar(row), texts=[*texts, *noted])
+
+
+def _segment_texts(explanation: Explanation, row: int, top: int, against: int) -> list[Text]:
+    """The values of the segments outlined, in the colours of their lines."""
+    sides = leading(explanation, row, top=top, against=against)
+    said = [(word, ink, spoken(own)) for word, ink, own in zip(("for", "against"), INKS, sides, strict=True) if own]
+    units = [f" ({explanation.unit})" if explanation.unit else "", ""]
+    return [Text(f"{word}: {own}{unit}", size=6.5, colour=ink) for (word, ink, own), unit in zip(said, units)]  # noqa: B905
+
+
+def _side_by_side(shown: Iterable[Line], cells: Sequence[Sequence[Cell | None]]) -> list[list[Cell | None]]:
+    """The targets of an image in one line behind its photo."""
+    merged: dict[str, list[Cell | None]] = {}
+    for line, (photo, *own) in zip(shown, cells, strict=True):
+        merged.setdefault(line[0], [photo]).extend(own)
+    longest = max(map(len, merged.values()))
+    return [line + [None] * (longest - len(line)) for line in merged.values()]
+
+
+def _check_style(style: str, explanations: Mapping[str, Explanation]) -> None:
+    if style not in get_args(Style):
+        raise InputError(f"figure: style must be 'maps' or 'outlines'. Got {style!r}.")
+    if style == "outlines" and not any(map(gives_segments, explanations.values())):
+        raise InputError(
+            f"figure: outlines need a method of segments, such as lime. Got {', '.join(explanations)}. "
+            "Draw them as maps: style='maps'."
+        )
 
 
 def _photo_cell(line: Line, found: Sequence[tuple[Photo | None, str]]) -> Cell:
@@ -194,7 +241,8 @@ def _foot(columns: Sequence[_Column], shown: int, count: int) -> list[Text]:
     for name, why in list(failures.items())[:3]:
         said.append(Text(f"Not explained: {failure_words(name, why)}", size=7.5, colour=RED, most=3))
     notes = [f"{len(failures) - 3} more images could not be explained."] if len(failures) > 3 else []
-    looks = [c.look for c in columns if c.look is not None]
+    looks = [c.look for c in columns if c.look is not None and c.sides is None]
+    notes += [READING] if any(c.sides for c in columns) else []
     if any(look.signed and look.colours == "bwr" for look in looks):
         notes.append("Red speaks for the target, blue against it.")
     if any(c.over and c.look is not None and _cropped(c.explanation, row) for c in columns for row in c.rows.values()):

@@ -72,7 +72,11 @@ def image_files(ids: Iterable[str]) -> dict[str, str]:
 def _write_pictures(
     folder: Path, explanation: Explanation, images: Images, files: Mapping[str, str], colours: str, scale: Scale
 ) -> None:
-    """One overlay per row on the original photo; several targets of one image are told apart by name."""
+    """One overlay per row on the original photo; several targets of one image are told apart by name.
+
+    Methods of segments have the outlines of their largest ones beside it, in ``outlines/``.
+    """
+    from .outlines import gives_segments, outlines
     from .picture import picture
 
     if explanation.maps.ndim != 4:
@@ -81,9 +85,13 @@ def _write_pictures(
         photo = images[images.ids.index(name)]
         several = explanation.ids.count(name) > 1
         own = file_name(f"{files[name]}-{explanation.target_names[row]}") if several else files[name]
-        held = BytesIO()
-        picture(explanation, row, photo, colours=colours, scale=scale).save(held, "PNG")
-        _write_image(folder / f"{own}.png", held)
+        drawn = {folder: picture(explanation, row, photo, colours=colours, scale=scale)}
+        if gives_segments(explanation):
+            drawn[folder / "outlines"] = outlines(explanation, row, photo)
+        for place, image in drawn.items():
+            held = BytesIO()
+            image.save(held, "PNG")
+            _write_image(place / f"{own}.png", held)
 
 
 def _write_image(path: Path, data: BytesIO) -> None:

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 SIDE = 1000
 """Longest side of a picture whose size the caller leaves open; larger photos are drawn scaled down."""
 
+UNSEEN = 0.4
+"""Brightness left outside the frame."""
+
 Size = tuple[int, int]
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601
-_UNSEEN = 0.4  # brightness left outside the frame
 _PALE = 0.45  # white mixed into the photo under a pixel-fine map, so that blue and red stand out
 
 
@@ -50,14 +52,9 @@ def picture(
 
     Raises InputError where the map's place on the photo is unknown or the photo is another one.
     """
-    if not -len(explanation) <= row < len(explanation):
-        raise InputError(f"picture: row must be below {len(explanation)}, the rows explained. Got {row}.")
-    row %= len(explanation)
+    row, pixels = subject(explanation, row, photo)
     rows = range(len(explanation)) if scale == "shared" else [row]
     look = Look.of(explanation, rows, colours=colours, scale=scale)
-    pixels = photo if photo is None or isinstance(photo, Tensor) else photo.pixels
-    if pixels is not None and pixels.ndim != 3:
-        raise InputError(f"picture: pixels must have shape (C, rows, columns). Got {tuple(pixels.shape)}.")
     return overlay(look, row, pixels, alpha=alpha, size=size)
 
 
@@ -67,25 +64,33 @@ def overlay(
     """`picture` with the look given; `side` bounds the longest side where `size` is left open."""
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha must lie in [0, 1]. Got {alpha}.")
-    if size is not None and min(size) < 1:
-        raise InputError(f"size must be (rows, columns), both >= 1. Got {size}.")
+    check_size(size)
     values = look.values(row)
     if pixels is None:
-        size = size or _bounded(_frame_size(look.explanation), side)
+        size = size or bounded(frame_size(look.explanation), side)
         laid = F.interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
-        return _image(look.paint(laid, row))
+        return as_image(look.paint(laid, row))
     placement = placed(look.explanation, row, pixels)
-    size = size or _bounded((pixels.shape[-2], pixels.shape[-1]), side)
+    size = size or bounded((pixels.shape[-2], pixels.shape[-1]), side)
     photo = draw(pixels, size)
     laid = placement.to_photo(values[None], size)[0]
-    grey = np.broadcast_to((photo @ _GREY)[..., None], photo.shape)
+    grey = greyed(photo)
     if look.fine and look.signed:
         opacity = _opacity(look.strength(laid, row), alpha)[..., None].numpy()
         inside = (1 - opacity) * (_PALE + (1 - _PALE) * grey) + opacity * look.paint(laid, row)
     else:
         inside = (1 - alpha) * photo + alpha * look.paint(laid, row)
-    seen = placement.covered(size)[..., None].numpy()
-    return _image(np.where(seen, inside, _UNSEEN * grey))
+    return as_image(np.where(placement.covered(size)[..., None].numpy(), inside, UNSEEN * grey))
+
+
+def subject(explanation: Explanation, row: int, photo: Photo | Tensor | None) -> tuple[int, Tensor | None]:
+    """The row from the front, and the photo's pixels ``(C, rows, columns)``; what cannot be drawn is refused."""
+    if not -len(explanation) <= row < len(explanation):
+        raise InputError(f"picture: row must be below {len(explanation)}, the rows explained. Got {row}.")
+    pixels = photo if photo is None or isinstance(photo, Tensor) else photo.pixels
+    if pixels is not None and pixels.ndim != 3:
+        raise InputError(f"picture: pixels must have shape (C, rows, columns). Got {tuple(pixels.shape)}.")
+    return row % len(explanation), pixels
 
 
 def placed(explanation: Explanation, row: int, pixels: Tensor) -> Placement:
@@ -126,7 +131,7 @@ def draw(pixels: Tensor, size: Size) -> NDArray[np.floating[Any]]:
 
 def photo_picture(pixels: Tensor, side: int = SIDE) -> Image:
     """The photo alone, at most `side` long."""
-    return _image(draw(pixels, _bounded((pixels.shape[-2], pixels.shape[-1]), side)))
+    return as_image(draw(pixels, bounded((pixels.shape[-2], pixels.shape[-1]), side)))
 
 
 class Photos:
@@ -177,17 +182,31 @@ def _opacity(strength: Tensor, alpha: float) -> Tensor:
     return strength ** (0.5 / alpha - 0.5) if alpha > 0 else torch.zeros_like(strength)
 
 
-def _frame_size(explanation: Explanation) -> Size:
+def check_size(size: Size | None) -> None:
+    """Refuse a size that no picture has."""
+    if size is not None and min(size) < 1:
+        raise InputError(f"size must be (rows, columns), both >= 1. Got {size}.")
+
+
+def greyed(colours: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Colours ``(rows, columns, 3)`` as grey of the same brightness."""
+    return np.broadcast_to((colours @ _GREY)[..., None], colours.shape)
+
+
+def frame_size(explanation: Explanation) -> Size:
+    """Rows and columns of the frame; of the maps where that is unknown."""
     rows, columns = explanation.frame[-2:] if len(explanation.frame) >= 2 else explanation.maps.shape[-2:]
     return rows, columns
 
 
-def _bounded(size: Size, side: int) -> Size:
+def bounded(size: Size, side: int) -> Size:
+    """The size, scaled down so that its longest side is at most `side`."""
     factor = min(1.0, side / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _image(colours: NDArray[np.floating[Any]]) -> Image:
+def as_image(colours: NDArray[np.floating[Any]]) -> Image:
+    """Colours ``(rows, columns, 3)`` in [0, 1] as a picture."""
     from PIL import Image
 
     return Image.fromarray((colours.clip(0, 1) * 255).round().astype(np.uint8))

@@ -12,6 +12,7 @@ from ..colour import Look
 from ..errors import InputError
 from ..explanation import FORMAT, Explanation
 from ..figure import Line, lines_of, table_bars
+from ..outlines import READING, gives_segments, leading, outlines, spoken
 from ..picture import Photos, overlay, photo_picture
 from ..words import cost_words, failure_words, flag_words, html_text, number, score_words, share
 from .html import SIDE, image_html, write_document
@@ -45,7 +46,7 @@ def write_page(
         by_image.setdefault(line[0], {})[line] = rows
     body = "".join(_article(name, held, explanations, looks, photos) for name, held in by_image.items())
     said = "".join(f"<p>{html_text(part)}</p>" for part in intro.split("\n\n") if part.strip())
-    header = f"{said}{_reading(looks)}"
+    header = f"{said}{_reading(looks, any(map(gives_segments, explanations.values())))}"
     return write_document(path, title, header, body + _failures(explanations), _footer(explanations))
 
 
@@ -89,6 +90,10 @@ def _cell(label: str, explanation: Explanation, row: int, look: Look | None, pho
     facts = {"target": f"{target}, {score_words(explanation, row)}", "layer": explanation.layer or "",
              "baseline": explanation.baseline or "", "scale": scale, "cost": cost_words(explanation)}  # fmt: skip
     facts |= {k.replace("_", " "): f"{float(v[row]):.3g}" for k, v in explanation.checks.items() if _measured(v)}
+    if gives_segments(explanation):
+        drawn = outlines(explanation, row, None if photo is None else photo.pixels, side=SIDE)
+        shown += image_html(drawn, f"Largest segments of {label} for {target} on {explanation.ids[row]}")
+        facts |= dict(zip(("for", "against"), map(spoken, leading(explanation, row)), strict=True))
     facts["photo"] = missing
     listed = "".join(f"<dt>{html_text(k)}</dt><dd>{html_text(v)}</dd>" for k, v in facts.items() if v)
     flags = "".join(f'<p class="flag">⚠ {html_text(flag_words(name))}</p>' for name in explanation.flags(row))
@@ -122,10 +127,11 @@ def _gradient(look: Look, row: int) -> str:
 # ---- around the images -----------------------------------------------------------------------------------
 
 
-def _reading(looks: Mapping[str, Look | None]) -> str:
+def _reading(looks: Mapping[str, Look | None], outlined: bool) -> str:
     signed = any(look is not None and look.signed for look in looks.values())
     said = "Every map is coloured in its own scale, stated below it. What the net did not see is grey and dark."
-    return f'<p class="soft">{said}{" Red speaks for the target, blue against it." if signed else ""}</p>'
+    said += " Red speaks for the target, blue against it." if signed else ""
+    return f'<p class="soft">{said}{f" {READING}" if outlined else ""}</p>'
 
 
 def _failures(explanations: Mapping[str, Explanation]) -> str:
