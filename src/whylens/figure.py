@@ -74,16 +74,9 @@ def figure(
         look = Look.of(explanation, list(mine.values()), colours=colours, scale=scale) if is_map else None
         sides = (top, against) if style == "outlines" and gives_segments(explanation) else None
         columns.append(_Column(label, explanation, mine, look, alpha, overlay, sides))
-    photos = Photos(images)
-    cells: list[list[Cell | None]] = []
-    for line in shown:
-        found = {c.label: photos.find(c.explanation, c.rows[line]) for c in columns if line in c.rows}
-        first = _photo_cell(line, list(found.values()))
-        cells.append([first, *(c.cell(line, *found[c.label]) if c.label in found else None for c in columns)])
-    heads = [[], *(c.head() for c in columns)]
+    heads, cells = [[], *(c.head() for c in columns)], _cells(shown, columns, Photos(images))
     if style == "outlines" and len(columns) == 1:
-        cells = _side_by_side(shown, cells)
-        heads += [[]] * (len(cells[0]) - len(heads))
+        heads, cells = _side_by_side(shown, heads, cells)
     made, axes = lay_out(heads, cells, _foot(columns, len(shown), len(lines)))
     return made, next(a for line in axes for a in line[1:] if a is not None)
 
@@ -178,17 +171,30 @@ def _segment_texts(explanation: Explanation, row: int, top: int, against: int) -
     """The values of the segments outlined, in the colours of their lines."""
     sides = leading(explanation, row, top=top, against=against)
     said = [(word, ink, spoken(own)) for word, ink, own in zip(("for", "against"), INKS, sides, strict=True) if own]
-    units = [f" ({explanation.unit})" if explanation.unit else "", ""]
-    return [Text(f"{word}: {own}{unit}", size=6.5, colour=ink) for (word, ink, own), unit in zip(said, units)]  # noqa: B905
+    unit = f" ({explanation.unit})" if explanation.unit else ""
+    return [Text(f"{word}: {own}{'' if k else unit}", size=6.5, colour=ink) for k, (word, ink, own) in enumerate(said)]
 
 
-def _side_by_side(shown: Iterable[Line], cells: Sequence[Sequence[Cell | None]]) -> list[list[Cell | None]]:
-    """The targets of an image in one line behind its photo."""
+def _cells(shown: Iterable[Line], columns: Sequence[_Column], photos: Photos) -> list[list[Cell | None]]:
+    """Line by line the photo, then a cell per column."""
+    cells: list[list[Cell | None]] = []
+    for line in shown:
+        found = {c.label: photos.find(c.explanation, c.rows[line]) for c in columns if line in c.rows}
+        first = _photo_cell(line, list(found.values()))
+        cells.append([first, *(c.cell(line, *found[c.label]) if c.label in found else None for c in columns)])
+    return cells
+
+
+def _side_by_side(
+    shown: Iterable[Line], heads: list[list[Text]], cells: list[list[Cell | None]]
+) -> tuple[list[list[Text]], list[list[Cell | None]]]:
+    """Heads and cells with the targets of an image in one line behind its photo."""
     merged: dict[str, list[Cell | None]] = {}
     for line, (photo, *own) in zip(shown, cells, strict=True):
         merged.setdefault(line[0], [photo]).extend(own)
     longest = max(map(len, merged.values()))
-    return [line + [None] * (longest - len(line)) for line in merged.values()]
+    padded = [line + [None] * (longest - len(line)) for line in merged.values()]
+    return heads + [[]] * (longest - len(heads)), padded
 
 
 def _check_style(style: str, explanations: Mapping[str, Explanation]) -> None:
