@@ -154,6 +154,18 @@ def test_ranks_are_written_inside_their_segments() -> None:
     assert at[:, 1].min() > 200
 
 
+def test_a_segment_in_pieces_is_numbered_on_each_but_the_specks() -> None:
+    labels = torch.zeros(40, 40, dtype=torch.long)
+    labels[2:18, 2:18] = labels[24:36, 24:36] = labels[30, 5] = 1
+    kind: dict[str, Any] = {"size": (400, 400), "fill": 0, "dim": 0}
+    said = segmented(labels, [0.0, 1.0])
+    numbered, bare = (np.asarray(outlines(said, 0, GREY, ranks=r, **kind)) for r in (True, False))
+    written = (numbered != bare).any(-1)
+    assert written[80:120, 80:120].any()
+    assert written[280:320, 280:320].any()
+    assert not written[:, :200][200:].any()
+
+
 # ---- which segments ----------------------------------------------------------------------------------------
 
 

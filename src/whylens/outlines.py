@@ -242,8 +242,8 @@ class _Canvas:
 
 def _middles(depth: NDArray[np.floating[Any]]) -> list[tuple[int, int]]:
     """Where a segment is widest, and its other pieces too that are at least half as wide: (row, column) of each."""
-    from scipy.ndimage import label, maximum_position
+    from scipy.ndimage import label
 
     pieces, count = label(depth > 0)
-    found = maximum_position(depth, pieces, range(1, count + 1)) if count else []
-    return [(int(row), int(column)) for row, column in found if 2 * depth[row, column] >= depth.max()]
+    found = [divmod(int(np.where(pieces == k, depth, 0).argmax()), depth.shape[1]) for k in range(1, count + 1)]
+    return [(row, column) for row, column in found if 2 * depth[row, column] >= depth.max()]
