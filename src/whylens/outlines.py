@@ -245,5 +245,12 @@ def _middles(depth: NDArray[np.floating[Any]]) -> list[tuple[int, int]]:
     from scipy.ndimage import label
 
     pieces, count = label(depth > 0)
-    found = [divmod(int(np.where(pieces == k, depth, 0).argmax()), depth.shape[1]) for k in range(1, count + 1)]
-    return [(row, column) for row, column in found if 2 * depth[row, column] >= depth.max()]
+    found = []
+    for k in range(1, count + 1):
+        own = np.argwhere(pieces == k)
+        deep = depth[tuple(own.T)]
+        if 2 * deep.max() >= depth.max():
+            widest = own[deep > deep.max() - 1]  # of several places as wide, that nearest to the centre
+            row, column = widest[((widest - own.mean(0)) ** 2).sum(1).argmin()]
+            found.append((int(row), int(column)))
+    return found
