@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import whylens
+from test_gsinquire import CASES_GSINQUIRE
 from test_igos import CASES_IGOS
 from test_lime_shap import CASES_LIME_SHAP
 from test_meaningful_perturbation import CASES_PERTURBATION
@@ -315,9 +316,13 @@ CASES = [
     Case("guided_grad_cam", closed_forms=(product_of_both,)),
 ]  # fmt: skip
 
-ELSEWHERE = (
-    CASES_LIME_SHAP + CASES_IGOS + CASES_PERTURBATION
-)  # with their closed forms, and run through the contract there
+# with their closed forms, and run through the contract there
+ELSEWHERE = [
+    *CASES_GSINQUIRE,
+    *CASES_IGOS,
+    *CASES_LIME_SHAP,
+    *CASES_PERTURBATION,
+]
 
 TABLES = [Case(c.method, c.params, table=True, tolerance=c.tolerance) for c in CASES if Method(c.method).facts.tables]
 

@@ -31,6 +31,7 @@ FLAGS = {
     "not_finite": "the score or the map held values that are no numbers; in the map they were set to 0",
     "incomplete": "the map does not add up to the score's difference from the baseline",
     "rule_not_applied": "the backward rule met less than half of the net's nonlinearities",
+    "not_critical": "no set of regions was found whose removal undoes the decision; the one that leaves least is shown",
     "baseline_keeps_target": "the baseline alone keeps more than half of the target's probability",
 }
 """Flags by name: what is wrong with a map, in words."""

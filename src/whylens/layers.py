@@ -74,6 +74,17 @@ def first_tensor(output: Any) -> Tensor | None:
     return next((v for v in values if isinstance(v, Tensor)), None)
 
 
+def with_first(output: Any, value: Tensor) -> Any:
+    """A module's output with another tensor in place of its `first_tensor`."""
+    first = first_tensor(output)
+    if isinstance(output, Tensor):
+        return value
+    if isinstance(output, dict):
+        return {k: value if v is first else v for k, v in output.items()}
+    parts = [value if part is first else part for part in output]
+    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+
+
 def find(net: nn.Module, frame: Tensor, run: Any) -> FeatureLayer:
     """The net's feature layer by the rule above. `run` maps ``(1, C, H, W)`` to scores ``(1, K)``.
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from . import layers
+from . import layers, stages
 from ._state import as_found
 from .black_box import BlackBox
 from .errors import InputError, NetError, WhylensError, no_such
@@ -69,6 +69,7 @@ class Model:
             self.net.to(pick_device(device))
         self._layer = None if layer is None else layers.resolve(self.net, layer)
         self._layers: dict[tuple[str | None, tuple[int, ...]], layers.FeatureLayer] = {}
+        self._stages: dict[tuple[str, tuple[int, ...], int], tuple[layers.FeatureLayer, ...]] = {}
 
     def __repr__(self) -> str:
         size = "tensors as they are" if self.preprocess is None else "x".join(map(str, self.preprocess.size))
@@ -214,14 +215,27 @@ class Model:
             self._layers[key] = self._look(name, shape)
         return self._layers[key]
 
+    def stages(self, last: layers.FeatureLayer, shape: tuple[int, ...], count: int) -> tuple[layers.FeatureLayer, ...]:
+        """At most `count` layers for frames of `shape` ``(C, H, W)``: those before the feature layer `last`, and it."""
+        key = (last.name, tuple(shape), count)
+        if key not in self._stages:
+            self._stages[key] = stages.find(self.net, *self._trial(shape), last, count)
+        return self._stages[key]
+
     def _look(self, name: str | None, shape: tuple[int, ...]) -> layers.FeatureLayer:
         if not self.differentiable:
             raise InputError(f"{self.name} gives no gradients, so it has no feature layer. Use a gradient-free method.")
         if name is not None and self.reshape_transform is not None:
             grid = Grid("given", (0, 0), 0, transform=self.reshape_transform)
             return layers.FeatureLayer(name, grid, "chosen by the caller, laid out by reshape_transform")
-        noise = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
+        noise, run = self._trial(shape)
+        if name is None:
+            return layers.find(self.net, noise, run)
+        return layers.describe(self.net, name, noise, run)
 
+    def _trial(self, shape: tuple[int, ...]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """A frame of noise ``(1, *shape)`` and the net as a function of it: where features stand is asked of them."""
+        noise = torch.rand((1, *shape), generator=torch.Generator().manual_seed(0)).to(self.device, self.dtype)
         awake = layers.awakened(self.net)
 
         def run(frame: Tensor) -> Tensor:
@@ -229,9 +243,7 @@ class Model:
             with self._net_errors(frame):
                 return layers.trial_scores(torch.func.functional_call(self.net, awake, (given,)))
 
-        if name is None:
-            return layers.find(self.net, noise, run)
-        return layers.describe(self.net, name, noise, run)
+        return noise, run
 
 
 def _black_box(given: Any, layer: Any, device: str | torch.device | None) -> BlackBox:

@@ -17,11 +17,11 @@ from . import rules
 from ._state import Hook, as_found, hooked, own_precision
 from .engine import Engine, Expand, Make, Precision, Read, Take, Work, memory_layout
 from .errors import InputError
-from .layers import FeatureLayer, first_tensor
+from .layers import FeatureLayer, first_tensor, with_first
 from .model import Model
 
 Score = Literal["auto", "logit", "probability", "log_odds"]
-Kind = Literal["probability", "score"]
+Kind = Literal["probability", "score", "decision"]
 
 ROWS_PER_PASS = 16
 """Rows of a pass over moved frames (path methods): more is slower on a CPU and only needs memory elsewhere."""
@@ -168,13 +168,7 @@ def _keep(name: str, activations: dict[str, Tensor]) -> Hook:
         torch.set_grad_enabled(True)
         kept = value if value.requires_grad else value.detach().requires_grad_()
         activations[name] = kept
-        copy = kept.clone()
-        if isinstance(output, Tensor):
-            return copy
-        if isinstance(output, dict):
-            return {k: copy if v is value else v for k, v in output.items()}
-        parts = [copy if part is value else part for part in output]
-        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+        return with_first(output, kept.clone())
 
     return hook
 
@@ -359,6 +353,8 @@ class Probe:
     ) -> Tensor:
         """The target's probability, or its score, of every image under every mask: ``(N, M)``, float32.
 
+        "decision" is the probability with a sign: below 0 where the net would not decide for the target.
+
         `masks` ``(M, U)``, shared by all images, or ``(N, M, U)`` say for each unit how much of it is kept: 1 shows
         the image, 0 the baseline. `expand` lays units out over the frame (`regions`). A mask that an image has
         several times is scored once. Where the target is a function, its value is the score and the probability.
@@ -441,15 +437,24 @@ class Probe:
         return self._scored(output, None if self.index is None else self.index.to(images.device)[images], len(images))
 
     def _reader(self, kind: Kind | Read) -> Read:
-        if kind == "probability":
-            return self._probability_rows
-        return self._score_rows if kind == "score" else kind
+        known = {"probability": self._probability_rows, "score": self._score_rows, "decision": self._decision_rows}
+        return known[kind] if isinstance(kind, str) else kind
 
     def _probability_rows(self, output: Any, images: Tensor) -> Tensor:
         if self.function is not None:
             return self._score_rows(output, images)
         probabilities = self.model.probabilities(self.model.scores(output).float())
         return probabilities.gather(1, self._index(1).to(images.device)[images][:, None])[:, 0]
+
+    def _decision_rows(self, output: Any, images: Tensor) -> Tensor:
+        """The probability, negative where another output has more, or of a yes or no less than one half."""
+        own = self._probability_rows(output, images)
+        if self.function is not None:
+            return own
+        all_of_them = self.model.probabilities(self.model.scores(output).float())
+        independent = self.model.independent(all_of_them.shape[1])
+        decided = own >= (0.5 if independent else all_of_them.amax(1))
+        return torch.where(decided, own, -own)
 
     def _index(self, repeats: int) -> Tensor:
         if self.index is None:
