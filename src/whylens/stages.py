@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ._state import as_found, hooked
+from .errors import InputError
 from .grid import Size
 from .layers import FeatureLayer, _is_no_feature, _same_memory, _Seen, _trial, with_first
 
@@ -98,5 +99,5 @@ def _cells(call: _Seen) -> int:
 def _layer(call: _Seen) -> FeatureLayer:
     grid = call.grid
     if grid is None:
-        raise ValueError(call.name)
+        raise InputError(f"The layer '{call.name}' gives no grid.")
     return FeatureLayer(call.name, grid, f"{grid.size[0]} x {grid.size[1]} grid through which all of the scores passes")

@@ -52,7 +52,7 @@ def gsinquire(
     fails: a set that is just enough may cover half of the evidence; a decision by a hair has a tiny set.
 
     Source: our reading of the public description of GSInquire (Lin et al. 2019, arXiv:1910.07387), a proprietary
-    method; conductance: Dhamdhere et al. 2018, arXiv:1805.12233, eq. 2.   Differs: unknowably; its published figures
+    method; conductance: Dhamdhere et al. 2018, arXiv:1805.12233.   Differs: unknowably; its published figures
     are not claimed. Superpixels, and credits per area, because they find the planted tag better than grids.
     """
     filled = choose(probe, baseline)
