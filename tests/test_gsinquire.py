@@ -94,6 +94,18 @@ def test_conductance_at_a_linear_layer_is_gradient_times_change() -> None:
     torch.testing.assert_close(first.cells, (back * moved[0]).sum(1, keepdim=True).detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_one_step_is_exact_on_a_quadratic_score() -> None:
+    class Squares(PooledLinear):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head((self.conv(x) ** 2).mean((2, 3)))
+
+    net, frames = Squares(), random(2, 3, 6, 6, seed=4)
+    (found,) = conducted(probe_of(net, frames, layer="conv"), 1, layers=1)
+    moved = (net.conv(frames) ** 2 - net.conv(0 * frames) ** 2).detach() / 36
+    expected = (net.head.weight[1].detach().view(1, 5, 1, 1) * moved).sum(1, keepdim=True)
+    torch.testing.assert_close(found.cells, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_conductance_adds_up_at_every_layer() -> None:
     frames = torch.rand((5, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     net = Stages()
@@ -259,6 +271,14 @@ def test_a_score_that_cannot_fall_is_flagged() -> None:
     assert little.checks["not_critical"].all()
     assert (little.checks["critical_area"] <= 0.2).all()
     assert "not_critical" in whylens.explanation.FLAGS
+
+
+def test_rounding_is_no_map() -> None:
+    for size, flat in ((1e-7, True), (1e-2, False)):
+        found = run(Patches({6: size}, 0.0))
+        assert bool(found.maps.any()) is not flat
+        assert ("flat" in found.flags(0)) is flat
+        assert "not_critical" in found.flags(0)
 
 
 def test_target_function() -> None:
