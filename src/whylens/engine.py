@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -59,8 +59,14 @@ class Work:
     def rows(self, images: Tensor, masks: Tensor) -> Tensor:
         """Masked copies ``(B, C, H, W)`` of these images under these masks ``(B, U)``."""
         kept = self.expand(masks.to(self.frames), images)
-        fills = self.fills if len(self.fills) == 1 else self.fills[images]
-        return torch.lerp(fills.expand(len(images), *self.frames.shape[1:]), self.frames[images], kept)
+        alone = bool((images == images[0]).all())  # most often: then nothing is copied beside the result
+        picked = images[:1] if alone else images
+        return torch.lerp(self.fills if len(self.fills) == 1 else self.fills[picked], self.frames[picked], kept)
+
+    def laid_out(self, layout: torch.memory_format) -> Work:
+        """The same in this memory layout, in which the copies are then made."""
+        fills = self.fills.expand(-1, *self.frames.shape[1:]).contiguous(memory_format=layout)
+        return replace(self, frames=self.frames.contiguous(memory_format=layout), fills=fills)
 
 
 class Engine:
@@ -76,6 +82,7 @@ class Engine:
         if masks.ndim != 3 or masks.shape[0] not in (1, count):
             raise InputError(f"masked_scores: masks must be (M, U) or (N, M, U), N {count}. Got {tuple(masks.shape)}.")
         distinct, back = _distinct(masks)
+        work = work.laid_out(memory_layout(self.model.net, work.frames))
         found = [torch.empty(len(d)) for d in (distinct * count if len(distinct) == 1 else distinct)]
         with self._ready(work.frames) as run:
             half = self._half(work, distinct, run)

@@ -14,8 +14,6 @@ from ..contract import Maps, MethodFacts
 from ..probe import Probe
 from ..residual import keeps_target
 
-_TOGETHER = 500  # masks whose full-size copies are summed at once
-
 
 @MethodFacts(needs=("scores",), unit="probability", signed=False, forwards="samples + 10", backwards="0")
 def rise(
@@ -37,18 +35,12 @@ def rise(
     Source: Petsiuk et al. 2018, arXiv:1806.07421, eq. 5.   Differs: masks are shared within a batch; a function as
     target is weighed as it is.
     """
-    N, _, H, W = probe.frames.shape
-    units, moves = _draw(samples, cells, keep, (H, W), seed)
+    size = (probe.frames.shape[2], probe.frames.shape[3])
+    units, moves = _draw(samples, cells, keep, size, seed)
     filled = choose(probe, baseline, seed=seed)
-    expand = _Shifted(cells, (H, W))
+    expand = _Shifted(cells, size)
     scores = probe.masked_scores(torch.cat([units.flatten(1), moves], 1), filled, expand=expand)
-    maps = torch.zeros(N, H * W)
-    nobody = torch.zeros(_TOGETHER, dtype=torch.long)
-    for start in range(0, samples, _TOGETHER):
-        part = slice(start, min(start + _TOGETHER, samples))
-        masks = expand(torch.cat([units[part].flatten(1), moves[part]], 1), nobody[: part.stop - part.start])
-        maps += scores[:, part] @ masks.flatten(1)
-    maps = (maps / (samples * keep)).view(N, 1, H, W)
+    maps = expand.weighed(units, moves, scores)[:, None] / (samples * keep)
     flat = scores.amax(1) - scores.amin(1) <= 1e-6 * scores.abs().amax(1).clamp(min=1e-12)
     maps = torch.where(flat.view(-1, 1, 1, 1), maps.mean((2, 3), keepdim=True), maps)  # a constant score, to the bit
     return Maps(maps.to(probe.frames), checks=keeps_target(probe, filled), extra={"baseline": filled.name})
@@ -64,14 +56,32 @@ def _draw(samples: int, cells: int, keep: float, size: tuple[int, int], seed: in
 
 
 class _Shifted:
-    """Lays units and shifts ``(B, cells * cells + 2)`` out: blown up to one cell more than the frame, then cut."""
+    """Lays units and shifts ``(B, cells * cells + 2)`` out: blown up to one cell more than the frame, then cut.
+
+    Bilinear blowing up is linear and apart in rows and columns, so a mask is ``rows[y] @ units @ columns[x].T``.
+    """
 
     def __init__(self, cells: int, size: tuple[int, int]) -> None:
-        self.cells, self.size = cells, size
-        self.large = tuple((cells + 1) * -(-side // cells) for side in size)
+        self.cells = cells
+        self.rows, self.columns = (_blown_up(cells, side) for side in size)
 
     def __call__(self, masks: Tensor, _images: Tensor) -> Tensor:
-        H, W = self.size
-        units, moves = masks[:, :-2].view(-1, 1, self.cells, self.cells), masks[:, -2:].long().tolist()
-        large = F.interpolate(units, size=self.large, mode="bilinear", align_corners=False)
-        return torch.stack([own[:, y : y + H, x : x + W] for own, (y, x) in zip(large, moves, strict=True)])
+        units, moves = masks[:, :-2].view(-1, self.cells, self.cells), masks[:, -2:].long()
+        rows, columns = self.rows.to(masks)[moves[:, 0]], self.columns.to(masks)[moves[:, 1]]
+        return (rows @ (units @ columns.mT))[:, None]
+
+    def weighed(self, units: Tensor, moves: Tensor, weights: Tensor) -> Tensor:
+        """Sum of masks with weights ``(N, M)``: ``(N, H, W)``; units of one shift are summed before being laid out."""
+        down, across, flat = len(self.rows), len(self.columns), units.flatten(1)
+        shift = moves[:, 0].long() * across + moves[:, 1].long()
+        empty = flat.new_zeros(down * across, flat.shape[1])
+        total = torch.stack([empty.index_add(0, shift, own[:, None] * flat) for own in weights])
+        total = total.view(-1, down, across, self.cells, self.cells)
+        return torch.einsum("yhi,nyxij,xwj->nhw", self.rows, total, self.columns)
+
+
+def _blown_up(cells: int, side: int) -> Tensor:
+    """For each shift the part of each cell in each pixel of a side ``(shifts, side, cells)``."""
+    step = -(-side // cells)
+    large = F.interpolate(torch.eye(cells)[None], size=(cells + 1) * step, mode="linear", align_corners=False)[0].T
+    return torch.stack([large[shift : shift + side] for shift in range(step)])
