@@ -10,41 +10,19 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import platform
-import statistics
-import subprocess
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from side_by_side import HERE, channels_last, interleaved, medians, rounded, written
 from torch import Tensor, nn
 
 import whylens
 
-HERE = Path(__file__).parent
 SIX = ("saliency", "input_x_gradient", "grad_cam", "deconvolution", "guided_backprop", "deep_lift")
-
-
-def interleaved(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run, taken in turn so that a busy moment of the machine meets all of them."""
-    for run in runs.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def channels_last(net: nn.Module) -> nn.Module:
-    return copy.deepcopy(net).to(memory_format=torch.channels_last)
 
 
 def one_relu_each(net: nn.Module) -> nn.Module:
@@ -101,11 +79,11 @@ def six_methods(repeats: int) -> dict[str, Any]:
         "captum, DeepLift on a rewritten net": lambda: captum_deep_lift(apart, frames, target),
     }
     seconds = interleaved(runs, repeats)
-    median = {k: statistics.median(v) for k, v in seconds.items()}
+    median = medians(seconds)
     us = median["whylens, six"]
     return {
         "work": "six methods, ResNet-34, batch 16, 224",
-        "seconds": {k: [round(s, 3) for s in v] for k, v in seconds.items()},
+        "seconds": rounded(seconds),
         "ours over captum's five as called (bar 0.60, aim 0.45)": round(us / median["captum, five"], 3),
         "ours over captum's five in channels last": round(us / median["captum, five, channels last"], 3),
         "ours over captum's six as called": round(
@@ -138,11 +116,11 @@ def grad_cam(name: str, batch: int, repeats: int) -> dict[str, Any]:
         "plain forward, channels last": lambda: forward(last, frames_last),
     }
     seconds = interleaved(runs, repeats)
-    median = {k: statistics.median(v) for k, v in seconds.items()}
+    median = medians(seconds)
     memory = {k: round(peak(run), 1) for k, run in runs.items()}
     return {
         "work": f"Grad-CAM, {name}, batch {batch}, 224",
-        "seconds": {k: [round(s, 3) for s in v] for k, v in seconds.items()},
+        "seconds": rounded(seconds),
         "throughput over the plain forward (bar 0.9, aim 1.3)": round(median["plain forward"] / median["whylens"], 3),
         "throughput over the forward in channels last": round(
             median["plain forward, channels last"] / median["whylens"], 3
@@ -166,12 +144,6 @@ def peak(run: Callable[[], Any]) -> float:
     return most / 1e6
 
 
-def commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "../src"], cwd=HERE).returncode
-    return (found.stdout.strip() or "unknown") + ("+changes" if changed else "")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=7)
@@ -181,16 +153,7 @@ def main() -> None:
     torch.set_num_threads(2)
     rows = [six_methods(options.repeats)]
     rows += [grad_cam(name, 16, options.repeats) for name in ("resnet50", "resnet34", "efficientnet-lite0")]
-    report = {
-        "commit": commit(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, no GPU",
-        "torch": str(torch.__version__),
-        "repeats": options.repeats,
-        "rows": rows,
-    }
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    for row in rows:
-        print(json.dumps({k: v for k, v in row.items() if k != "seconds"}, indent=1))
+    written(options.out, rows, repeats=options.repeats)
 
 
 if __name__ == "__main__":
