@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import whylens
 from whylens.folding import Fold, folds
 
-SIZES = (8, 16, 32, 64)
+SIZES = (1, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
 """Speed of the methods that mask: LIME, RISE, KernelSHAP, I-GOS, iGOS++, side by side with peers in one process.
 
     python benchmarks/speed_masked.py [--repeats 5] [--rows lime rise kernel_shap igos igos_pp] [--share 1.0]
-                                      [--threads 2] [--sizes 8 16 32 64] [--busy] [--out benchmarks/speed_masked.json]
+                                      [--threads 2] [--sizes 1 4 8 16 32 64] [--busy] [--out FILE]
 
 Two figures per row: against the peer as its users call it (the bar), and against the peer given our memory layout and
 dtype (what remains). The ladder is the plain program with batch size, channels last, folded batch norm and bfloat16
 switched on one after another. Runs are taken in turn; a figure is a ratio of medians. `--share` takes that share of
-the draws, `--sizes 16` tries no other batch size; `--busy` counts CPU seconds of the process instead of the clock's, for a machine that does other things.
+the draws, `--sizes 16` tries no other batch size of plain nets; `--busy` counts CPU seconds of the process instead of
+the clock's, for a machine that does other things: then with `--threads 1`.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def lime_package(plain: Plain, photo: np.ndarray, draws: int, batch: int, seed: 
             return plain(frames).softmax(1).numpy()
 
     found = LimeImageExplainer(random_state=seed).explain_instance(
-        photo, classify, top_labels=1, num_samples=draws, batch_size=batch, progress_bar=False
+        photo, classify, top_labels=1, num_samples=draws, batch_size=batch
     )
     values = sorted(found.local_exp[found.top_labels[0]], key=lambda pair: -pair[1])
     return np.isin(found.segments, [unit for unit, _ in values[:TOP]])
@@ -163,7 +164,7 @@ def throughput(bench: Bench, method: str, full: int, **more: Callable[[], Any]) 
     pace = {name: done[name] / s for name, s in medians(seconds).items()}
     plain = {name: p for name, p in pace.items() if name.startswith("plain")}
     best32 = max(p for name, p in plain.items() if "bfloat16" not in name)
-    called = pace[f"plain float32, batch {bench.nets['float32'].size}"]
+    called = max(p for name, p in plain.items() if name.startswith("plain float32"))
     return {
         "work": f"{method}, {masks} masks, EfficientNet-Lite0, 224",
         "seconds": rounded(seconds),
