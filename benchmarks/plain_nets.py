@@ -65,9 +65,10 @@ def folded(net: nn.Module, pairs: tuple[Fold, ...]) -> nn.Module:
 def ladder(model: whylens.Model, frame: Tensor) -> dict[str, Plain]:
     """The plain net, and what each step of ours makes of it; each has the steps above it too."""
     normalise = model.preprocess.normalise if model.preprocess is not None else nn.Identity()
-    first = Plain(model.net, normalise)
-    last = replace(first, net=channels_last(model.net), layout=torch.channels_last)
-    fold = replace(last, net=channels_last(folded(model.net, folds(model.net, frame, model.forward).pairs)))
+    net = model.net.eval()
+    first = Plain(net, normalise)
+    last = replace(first, net=channels_last(net), layout=torch.channels_last)
+    fold = replace(last, net=channels_last(folded(net, folds(net, frame, model.forward).pairs)))
     torch.testing.assert_close(fold.logits(frame), first.logits(frame), rtol=1e-3, atol=1e-3)
     return {
         "float32": first,

@@ -1,7 +1,7 @@
 """Speed of the methods that mask: LIME, RISE, KernelSHAP, I-GOS, iGOS++, side by side with peers in one process.
 
     python benchmarks/speed_masked.py [--repeats 5] [--rows lime rise kernel_shap igos igos_pp] [--share 1.0]
-                                      [--threads 2] [--sizes 1 4 8 16 32 64] [--busy] [--out FILE]
+                                      [--threads 2] [--sizes 1 4 8 16 32 64] [--photo chelsea] [--busy] [--out FILE]
 
 Two figures per row: against the peer as its users call it (the bar), and against the peer given our memory layout and
 dtype (what remains). The ladder is the plain program with batch size, channels last, folded batch norm and bfloat16
@@ -48,6 +48,11 @@ class Bench:
     def turns(self, runs: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
         return interleaved(runs, self.repeats, warm=False, clock=self.clock)
 
+    def in_half(self, method: str, samples: int) -> bool:
+        """Whether "auto" left float32 for this photo: its tolerance decides."""
+        exact, auto = (self.ours(method, precision, samples=samples).maps for precision in PRECISIONS)
+        return not torch.allclose(exact, auto, rtol=0, atol=1e-5 * float(exact.abs().max()))
+
     def draws(self, full: int) -> int:
         return max(64, round(full * self.share))
 
@@ -56,11 +61,11 @@ class Bench:
 
 
 def opened(options: argparse.Namespace) -> Bench:
-    """EfficientNet-Lite0 with the weights of its package, and a photo of a cat."""
-    from skimage.data import chelsea
+    """EfficientNet-Lite0 with the weights of its package, and a photo of scikit-image."""
+    import skimage.data
 
     model = whylens.load_model("efficientnet-lite0", device="cpu")
-    frame = model.prepare(torch.from_numpy(chelsea()).permute(2, 0, 1))[0][None]
+    frame = model.prepare(torch.from_numpy(getattr(skimage.data, options.photo)()).permute(2, 0, 1))[0][None]
     model.net.eval()
     whylens.explain(model, frame, method="rise", params={"samples": 64}, precision="auto")
     nets = {name: best_size(plain, frame, options.sizes) for name, plain in ladder(model, frame).items()}
@@ -127,6 +132,7 @@ def lime(bench: Bench) -> dict[str, Any]:
     peer = median[f"package, batch {batch}"]
     return {
         "work": f"LIME, {draws} draws, EfficientNet-Lite0, 224, quickshift on both sides",
+        "auto ran in bfloat16": bench.in_half("lime", draws),
         "seconds": rounded(seconds),
         "over the package at its best batch size (bar 3, aim 10 at equal stability)": {
             name: round(peer / s, 2) for name, s in median.items() if name.startswith("whylens")
@@ -167,6 +173,7 @@ def throughput(bench: Bench, method: str, full: int, **more: Callable[[], Any]) 
     called = max(p for name, p in plain.items() if name.startswith("plain float32"))
     return {
         "work": f"{method}, {masks} masks, EfficientNet-Lite0, 224",
+        "auto ran in bfloat16": bench.in_half(method, masks),
         "seconds": rounded(seconds),
         "per second": {name: round(p, 1) for name, p in pace.items()},
         "of the best plain float32 forward, NCHW (bar 0.9, aim 0.95)": {
@@ -225,6 +232,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="batch sizes tried for plain nets")
+    parser.add_argument("--photo", choices=("chelsea", "astronaut", "coffee", "rocket"), default="chelsea")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--busy", action="store_true")
     parser.add_argument("--out", type=Path, default=HERE / "speed_masked.json")
@@ -234,7 +242,7 @@ def main() -> None:
     bench = opened(options)
     rows = [row for name in options.rows if (row := ROWS[name](bench)) is not None]
     clock = "CPU seconds of the process" if options.busy else "seconds"
-    written(options.out, rows, repeats=options.repeats, share_of_draws=options.share, clock=clock)
+    written(options.out, rows, repeats=options.repeats, photo=options.photo, share_of_draws=options.share, clock=clock)
 
 
 if __name__ == "__main__":
