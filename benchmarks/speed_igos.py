@@ -201,12 +201,10 @@ def row(bench: Bench, method: str) -> dict[str, Any] | None:
     }
     for name, net in list(bench.nets.items())[1:]:
         runs[f"loop, {name}"] = lambda name=name, net=net: plain(name, net, settings.steps)
-    known = method in catalogue.methods()
+    known = any(entry["method"] == method for entry in catalogue.describe_methods())
     if known:
-        for precision in ("float32", "auto"):
-            runs[f"whylens {precision}"] = lambda p=precision: kept.update(
-                {p: ours(bench, method, settings, p, target)}
-            )
+        for p in ("float32", "auto"):
+            runs[f"whylens {p}"] = lambda p=p: kept.update({p: ours(bench, method, settings, p, target)})
     seconds = interleaved(runs, bench.repeats, warm=False, clock=bench.clock)
     median = medians(seconds)
     called = min(median["loop, one step a pass"], median["loop, all steps a pass"])

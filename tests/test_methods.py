@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -350,3 +351,17 @@ def test_files_hold_one_method_and_import_no_other() -> None:
         assert "from .." in text
         assert "from . import" not in text
         assert "methods." not in text
+
+
+@pytest.mark.parametrize(("cells", "size"), [(7, (56, 56)), (5, (31, 18)), (2, (3, 9))])
+def test_rise_lays_masks_out_as_cut_bilinear_pictures(cells: int, size: tuple[int, int]) -> None:
+    module = importlib.import_module("whylens.methods.rise")
+    units, moves = module._draw(40, cells, 0.5, size, 3)
+    large = [(cells + 1) * -(-side // cells) for side in size]
+    pictures = torch.nn.functional.interpolate(units[:, None], size=large, mode="bilinear", align_corners=False)
+    masks = torch.stack(
+        [p[:, y : y + size[0], x : x + size[1]] for p, (y, x) in zip(pictures, moves.long().tolist(), strict=True)]
+    )
+    expand, weights = module._Shifted(cells, size), torch.linspace(0, 1, 80).view(2, 40)
+    torch.testing.assert_close(expand(torch.cat([units.flatten(1), moves], 1), torch.zeros(40)), masks)
+    torch.testing.assert_close(expand.weighed(units, moves, weights), torch.einsum("nm,mchw->nhw", weights, masks))
