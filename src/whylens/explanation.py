@@ -32,6 +32,7 @@ FLAGS = {
     "incomplete": "the map does not add up to the score's difference from the baseline",
     "rule_not_applied": "the backward rule met less than half of the net's nonlinearities",
     "not_critical": "no set of regions was found whose removal undoes the decision; the one that leaves least is shown",
+    "leaking": "less than half, or more than one and a half, of the target's share arrived at the layer",
     "baseline_keeps_target": "the baseline alone keeps more than half of the target's probability",
 }
 """Flags by name: what is wrong with a map, in words."""

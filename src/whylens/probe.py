@@ -12,9 +12,11 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from . import rules
+from . import excitation, rules
 from ._state import Hook, as_found, hooked, own_precision
+from .calls import tensors
 from .engine import Engine, Expand, Make, Precision, Read, Take, Work, memory_layout
 from .errors import InputError
 from .layers import FeatureLayer, first_tensor, with_first
@@ -134,6 +136,16 @@ class Passes:
             trace.switch.rule = "plain"
         self._backwards += len(self)
         return torch.zeros_like(at) if gradient is None else gradient.detach()
+
+    def under(self, mode: TorchFunctionMode, layer: str) -> _Trace:
+        """One more forward, under a mode, with a graph from `layer` upwards."""
+        net = self.model.net
+        activations: dict[str, Tensor] = {}
+        hooks = {net.get_submodule(layer): _keep(layer, activations)}
+        with as_found(net), torch.no_grad(), hooked(hooks), mode:
+            output = self.model.forward(self.frames.clone(memory_format=memory_layout(net, self.frames)))
+        self._forwards += len(self)
+        return _Trace(None, output, activations, rules.Switch())
 
     def _run(self) -> _Trace:
         net, frames = self.model.net, self.frames
@@ -289,6 +301,25 @@ class Probe:
             trace = self.passes.trace(layer=layer.name)
             self._cache[key] = self._gradient(trace.activations[layer.name], trace, "plain")
         return layer.grid(self._cache[key])
+
+    def handed_down(self, rule: excitation.Excitation, contrasts: Sequence[bool] = (False,)) -> list[Tensor]:
+        """Shares of the target at the feature layer, as grids ``(N, K, h, w)``: what excites it, or with a contrast
+        what speaks against it."""
+        layer = self.layer
+        self.cost.add("forward", forwards=1)
+        self.cost.add(object(), forwards=1, backwards=len(contrasts))
+        with own_precision(self.model.net), torch.enable_grad():
+            trace = self.passes.under(rule, layer.name)
+            at, output = trace.activations[layer.name], trace.output
+            made = tensors(output) if self.function is not None else [self.model.scores(output)]
+            value = self._score(output) if self.index is None else made[0].gather(1, self.index[:, None])[:, 0]
+            if not value.requires_grad:
+                self._refuse_cut_gradient()
+                return [layer.grid(torch.zeros_like(at)).float()] * len(contrasts)
+            outputs, start = excitation.prior(value, made)
+            found = [excitation.hand_down(outputs, start, at, contrast=c) for c in contrasts]
+        self.passes.backwards += len(contrasts) * len(self)
+        return [layer.grid(shares).float() for shares in found]
 
     def path_gradient(self, point: Callable[[int], Tensor], weights: Sequence[float]) -> Tensor:
         """``sum_k weights[k] * d score / d frame`` at the moved frames ``point(k)`` ``(N, C, H, W)``.
