@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import whylens
+from test_excitation import CASES_EXCITATION
 from test_gsinquire import CASES_GSINQUIRE
 from test_igos import CASES_IGOS
 from test_lime_shap import CASES_LIME_SHAP

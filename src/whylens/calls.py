@@ -94,6 +94,6 @@ ROUTING = _names(
 )
 UNSEEN = _names(
     "Convolution Addmm Mm Bmm Add Sub Mul Div Mean Sum Relu Silu Sigmoid Gelu NativeBatchNorm NativeLayerNorm "
-    "AvgPool2D AdaptiveAvgPool2D Softmax"
+    "AvgPool2D AdaptiveAvgPool2D Softmax DifferentiableGraph"
 )
 """Nodes of calls that the mode changes where it sees them: in a graph they come from parts that torch compiled."""

@@ -134,6 +134,7 @@ class Excitation(TorchFunctionMode):
         result = call()
         if (
             isinstance(result, Tensor)
+            and result.is_floating_point()
             and result.shape == first.shape
             and result.requires_grad
             and not (call.in_place or result.data_ptr() == first.data_ptr())
@@ -233,7 +234,7 @@ def hand_down(outputs: list[Tensor], prior: list[Tensor], at: Tensor, *, contras
 def _refuse_unseen(roots: list[Node]) -> None:
     """Calls that the mode never saw: functions with a backward of their own, parts that torch compiled."""
     for node in _nodes(roots):
-        name = re.sub(r"Backward\d*$", "", type(node).__name__)
+        name = re.sub(r"Backward\d*$", "", node.name()).split("::")[-1]
         own = issubclass(type(node), torch.autograd.function.BackwardCFunction) and not hasattr(node, "hand")
         if own or name in calls.UNSEEN:
             raise InputError(_refusal(name))
@@ -244,7 +245,7 @@ def prior(value: Tensor, made: list[Tensor]) -> tuple[list[Tensor], list[Tensor]
 
     The positive part of the value's gradient, one in all for each image: one-hot where the value is a class's score.
     """
-    nodes = {t.grad_fn for t in made if t.grad_fn is not None and len(t) == len(value)}
+    nodes = {t.grad_fn for t in made if t.grad_fn is not None and t.shape[:1] == value.shape}
     reached = {n for n in _nodes([value.grad_fn], stop=nodes.__contains__) if n in nodes} if value.grad_fn else set()
     direct = [t for t in made if t.grad_fn in reached] or [value]
     gradients = torch.autograd.grad(value.sum(), direct, retain_graph=True)
