@@ -49,7 +49,7 @@ class Sown(nn.Module):
 
 def share(x: Tensor, weight: Tensor, p: Tensor) -> Tensor:
     """Shares of the inputs ``(N, J)`` of ``y = W x``, W ``(I, J)``, from those of its outputs, by loops."""
-    found = torch.zeros_like(x)
+    found, weight = torch.zeros_like(x), weight.detach()
     for n in range(len(x)):
         for i in range(len(weight)):
             parts = [max(float(x[n, j]), 0.0) * max(float(weight[i, j]), 0.0) for j in range(x.shape[1])]
@@ -142,6 +142,32 @@ def residual() -> None:
         torch.testing.assert_close(one_sided[0, 0].sum(1), torch.tensor([0.0, 0.0]))  # the sum is below 0
 
 
+class Branch(nn.Module):
+    """The layer is one of two branches, worth 1 of 4; the other goes around it, or is a constant."""
+
+    def __init__(self, other: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.seen, self.other = nn.Conv2d(3, 3, 1, groups=3, bias=False), other
+        nn.init.ones_(self.seen.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.other(x) + self.seen(x)).flatten(1) @ torch.ones(12, 2)
+
+
+@pytest.mark.parametrize(
+    ("other", "split"),
+    [(lambda x: 3 * x, 0.25), (lambda x: torch.full((1, 3, 2, 2), 3.0), 1.0)],
+    ids=["way", "constant"],
+)
+def test_what_goes_around_the_layer_is_lost_and_constants_take_nothing(
+    other: Callable[[Tensor], Tensor], split: float
+) -> None:
+    for frames in (torch.ones(1, 3, 2, 2), torch.ones(2, 3, 2, 2)):
+        found = run(Branch(other), frames, "seen")
+        assert found.checks["conserved"].tolist() == pytest.approx([split] * len(frames))
+        assert run(Branch(other), frames, "seen", skip="ignore").checks["conserved"].tolist() == [1.0] * len(frames)
+
+
 CASES_EXCITATION = [
     Case(NAME, closed_forms=(by_matrices("marginal"), by_matrices("contrastive"), pooled, residual)),
 ]
@@ -168,6 +194,7 @@ class Positive(nn.Module):
             for k, weight in enumerate(self.parameters()):
                 weight.copy_(random(*weight.shape, seed=k).abs() + 0.01)
             self.two.weight *= 0.02
+            self.two.bias *= 0.02
         self.double()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -260,7 +287,7 @@ def test_views_written_in_place() -> None:
 
     def sliced(x: Tensor) -> Tensor:
         x = x * 1.0
-        x[:, :1] += x[:, 1:2]
+        x[:, :1].add_(x[:, 1:2])
         x[:, 1].relu_()
         return x[:, :2].flatten(1) @ torch.ones(8, 2)
 
@@ -343,16 +370,19 @@ def test_attention_is_fixed_weights_however_it_is_written(kind: str) -> None:
 
 # ---- nets as they come -----------------------------------------------------------------------------------------------
 
-NETS: dict[str, tuple[Callable[[], nn.Module], str, float]] = {
-    "resnet18": (torchvision.models.resnet18, "layer3", 1.0),
-    "vgg11": (lambda: torchvision.models.vgg11(init_weights=False), "features.15", 1.0),
-    "densenet121": (torchvision.models.densenet121, "features.denseblock3", 1.0),
-    "mobilenet_v2": (torchvision.models.mobilenet_v2, "features.14", 1.0),
-    "mobilenet_v3_small": (torchvision.models.mobilenet_v3_small, "features.9", 0.6),
-    "vit": (lambda: timm.create_model("vit_tiny_patch16_224", img_size=64), "blocks.11.norm1", 0.8),
-    "swin": (lambda: timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=2), "layers.2", 0.99),
+NETS: dict[str, tuple[Callable[[], nn.Module], str, tuple[float, float]]] = {
+    "resnet18": (torchvision.models.resnet18, "layer3", (1.0, 1.0)),
+    "vgg11": (lambda: torchvision.models.vgg11(init_weights=False), "features.15", (1.0, 1.0)),
+    "densenet121": (torchvision.models.densenet121, "features.denseblock3", (1.0, 1.0)),
+    "mobilenet_v2": (torchvision.models.mobilenet_v2, "features.14", (1.0, 1.0)),
+    "mobilenet_v3_small": (torchvision.models.mobilenet_v3_small, "features.9", (0.7, 0.6)),
+    "vit": (lambda: timm.create_model("vit_tiny_patch16_224", img_size=64), "blocks.11.norm1", (0.1, 0.8)),
+    "swin": (
+        lambda: timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=2), "layers.2", (1.0, 1.0),
+    ),
     "vit_torchvision": (
-        lambda: torchvision.models.VisionTransformer(64, 16, 3, 4, 64, 128), "encoder.layers.encoder_layer_2.ln_1", 0.8,
+        lambda: torchvision.models.VisionTransformer(64, 16, 3, 4, 64, 128),
+        "encoder.layers.encoder_layer_2.ln_1", (0.1, 0.8),
     ),
 }  # fmt: skip
 
@@ -362,7 +392,10 @@ NETS: dict[str, tuple[Callable[[], nn.Module], str, float]] = {
     [(name, skip) for name in NETS for skip in ("split", "ignore") if (name, skip) != ("vgg11", "ignore")],
 )
 def test_nets_with_random_weights_conserve(name: str, skip: str) -> None:
-    make, layer, least = NETS[name]
+    """All arrives but what positive parts do not explain (hard swish) and, in a ViT, what the class token keeps: its
+    shortcut goes around the layer."""
+    make, layer, (split, ignore) = NETS[name]
+    least = split if skip == "split" else ignore
     torch.manual_seed(0)
     net = make()
     for weight in net.parameters():
@@ -372,7 +405,7 @@ def test_nets_with_random_weights_conserve(name: str, skip: str) -> None:
     found = run(net.eval(), frames, layer, skip=skip)
     assert least - 1e-4 <= float(found.checks["conserved"][0]) <= 1 + 1e-4
     assert float(found.maps.max()) > 0
-    assert found.flags(0) == ()
+    assert found.flags(0) == (("leaking",) if least < 0.5 else ())
     assert float(found.checks["rule_share"][0]) == 1
     contrast = run(net, frames, layer, skip=skip, mode="contrastive")
     assert bool(contrast.maps.isfinite().all())

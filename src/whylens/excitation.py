@@ -8,7 +8,8 @@ linear       ``y = W x`` (linear, convolution, product with a fixed matrix, aver
              ``p_j = x_j sum_i w+_ij p_i / sum_k w+_ik x_k``, with ``w+ = max(w, 0)``, no bias, x at least 0: what is
              negative in x (after SiLU, GELU, a layer norm) excites nothing. 0 / 0 is 0.
 attention    the matrix of attention is fixed weights and the values are x; queries and keys receive nothing.
-sum          of two branches: in proportion to their positive parts, or all of it to the longer one.
+sum          of two branches: in proportion to their positive parts, or all of it to the longer one; what a branch
+             that goes around the feature layer takes is lost to the map.
 product      with a constant: handed on; with a gate (the smaller operand): handed to what is gated; of equals: half.
 quotient     handed to the numerator.
 elementwise  handed on as it is: rectifiers and other bends, batch norm, layer norm, dropout.
@@ -95,7 +96,6 @@ class Excitation(TorchFunctionMode):
         self.skip = skip
         self.followed = 0
         self.guessed: list[str] = []
-        self._depths: dict[Node, int] = {}
 
     def __torch_function__(
         self,
@@ -105,12 +105,25 @@ class Excitation(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Called by torch for every function on tensors."""
-        options = dict(kwargs or {})
-        carried = [t for t in tensors((args, options)) if t.requires_grad] if torch.is_grad_enabled() else []
-        call = Call.read(func, args, options)
+        call = Call.read(func, args, dict(kwargs or {}))
+        given = tensors((call.args, call.options))
+        depths = [depth for t in given if (depth := _depth(t)) is not None]
+        result = self._answer(call, [t for t in given if t.requires_grad] if torch.is_grad_enabled() else [])
+        if depths:
+            depth = max(depths) + (call.name in calls.AFFINE | calls.PRODUCTS)
+            for tensor in tensors(result):
+                tensor.learned_layers_below = max(depth, _depth(tensor) or 0)  # type: ignore[attr-defined]
+        return result
+
+    def follow(self, frames: Tensor) -> Tensor:
+        """The frames that the net will see; all that is computed from them is told from constants."""
+        frames.learned_layers_below = 0  # type: ignore[attr-defined]
+        return frames
+
+    def _answer(self, call: Call, carried: list[Tensor]) -> Any:
+        rule = self._rule(call.name)
         if not carried or call.name in calls.ROUTING:
             return call()
-        rule = self._rule(call.name)
         if rule is None:
             return self._unknown(call, carried[0])
         self.followed += 1
@@ -146,11 +159,13 @@ class Excitation(TorchFunctionMode):
     def _arithmetic(self, call: Call, _first: Tensor) -> Tensor:
         pair = call.args[0], call.argument(1, "other")
         carries = [isinstance(t, Tensor) and t.requires_grad for t in pair]
-        parts = self._parts(call, *pair) if all(carries) else tuple(1.0 if c else None for c in carries)
+        moving = all(isinstance(t, Tensor) and _depth(t) is not None for t in pair)
+        whole = self._parts(call, *pair) if moving else (1.0, 1.0)
+        parts = tuple(part if carry else None for part, carry in zip(whole, carries, strict=True))
         takers: list[tuple[Tensor, Tensor | float | None]]
         takers = [(t, part) for t, part in zip(pair, parts, strict=True) if part is not None]
-        if call.in_place and parts[0] is None:
-            takers = [(pair[0], None), *takers]
+        if parts[0] is None and (call.in_place or not takers):
+            takers = [(pair[0] if call.in_place else pair[carries.index(True)], None), *takers]
         shapes = [(t.shape, part) for t, part in takers]
 
         def hand(shares: Tensor) -> tuple[Tensor | None, ...]:
@@ -165,7 +180,7 @@ class Excitation(TorchFunctionMode):
             return 1.0, None
         if call.name in ("mul", "multiply"):
             return (0.5, 0.5) if a.numel() == b.numel() else ((1.0, None) if a.numel() > b.numel() else (None, 1.0))
-        longer = self._depth(a) - self._depth(b) if self.skip == "ignore" and call.name == "add" else 0
+        longer = (_depth(a) or 0) - (_depth(b) or 0) if self.skip == "ignore" and call.name == "add" else 0
         if longer and a.shape == b.shape:
             return (1.0, None) if longer > 0 else (None, 1.0)
         a, b = (b, a) if call.name == "rsub" else (a, b)
@@ -175,19 +190,6 @@ class Excitation(TorchFunctionMode):
         seen = total > SMALLEST
         up, down = (torch.where(seen, part / total.clamp(min=SMALLEST), 0) for part in (up, down))
         return (down, up) if call.name == "rsub" else (up, down)
-
-    def _depth(self, tensor: Tensor) -> int:
-        """Learned layers on the longest way from the feature layer to here."""
-        depths, waiting = self._depths, [tensor.grad_fn] if tensor.grad_fn is not None else []
-        while waiting:
-            node = waiting[-1]
-            below = [n for n, _ in node.next_functions if n is not None]
-            missing = [n for n in below if n not in depths]
-            waiting.extend(missing)
-            if not missing:
-                depths[node] = max((depths[n] for n in below), default=0) + (_learned(node) is not None)
-                waiting.pop()
-        return 0 if tensor.grad_fn is None else depths[tensor.grad_fn]
 
     def _heads(self, call: Call, _first: Tensor) -> tuple[Tensor, Tensor | None]:
         """PyTorch's multi-head attention, which is one call, from its parts."""
@@ -285,13 +287,15 @@ def _affine(call: Call, _x: Tensor) -> Tensor:
     return _linear(call, x, run, weight.detach(), learned=True)
 
 
-def _product(call: Call, _x: Tensor) -> Tensor:
+def _product(call: Call, x: Tensor) -> Tensor:
     """A product of two matrices: the one that is fixed, or whose rows are attention, holds the weights."""
     places = [i for i, a in enumerate(call.args) if isinstance(a, Tensor)]
-    carrying = [i for i in places if call.args[i].requires_grad]
-    values = [i for i in carrying if len(carrying) == 1 or not _is_attention(call.args[i])]
+    moving = [i for i in places if _depth(call.args[i]) is not None]
+    values = [i for i in moving if len(moving) == 1 or not _is_attention(call.args[i])]
     if len(places) != 2 or len(values) != 1:
         return _refusing(call.name, call())  # type: ignore[no-any-return]
+    if not call.args[values[0]].requires_grad:
+        return _passed_by(call, x)
     (own,) = values
     (other,) = (i for i in places if i != own)
     weight = call.args[other].detach()
@@ -300,16 +304,27 @@ def _product(call: Call, _x: Tensor) -> Tensor:
         result: Tensor = call.replaced(own, (), leaf).replaced(other, (), positive)()
         return result
 
-    return _linear(call, call.args[own], run, weight, learned=len(carrying) == 1)
+    return _linear(call, call.args[own], run, weight, learned=len(moving) == 1)
 
 
-def _attend(call: Call, _x: Tensor) -> Tensor:
+def _attend(call: Call, x: Tensor) -> Tensor:
     names = "query", "key", "value"
     query, key, value = (call.argument(i, name) for i, name in enumerate(names))
     if not value.requires_grad:
-        return _refusing(call.name, call())  # type: ignore[no-any-return]
+        return _passed_by(call, x)
     fixed = call.replaced(0, names[:1], query.detach()).replaced(1, names[1:2], key.detach())
     return _linear(call, value, lambda leaf, _: fixed.replaced(2, names[2:], leaf)())
+
+
+def _passed_by(call: Call, x: Tensor) -> Tensor:
+    """The values come from below the layer: all shares go around it."""
+    result: Tensor = _Handed.apply(call.value, lambda _: (None,), False, x)
+    return result
+
+
+def _depth(tensor: Tensor) -> int | None:
+    """Learned layers on the longest way from the frames to here; None where it does not depend on them."""
+    return getattr(tensor, "learned_layers_below", None)
 
 
 def _is_attention(matrix: Tensor) -> bool:

@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from . import excitation, rules
 from ._state import Hook, as_found, hooked, own_precision
@@ -137,13 +136,14 @@ class Passes:
         self._backwards += len(self)
         return torch.zeros_like(at) if gradient is None else gradient.detach()
 
-    def under(self, mode: TorchFunctionMode, layer: str) -> _Trace:
-        """One more forward, under a mode, with a graph from `layer` upwards."""
+    def under(self, rule: excitation.Excitation, layer: str) -> _Trace:
+        """One more forward, under the rule, with a graph from `layer` upwards."""
         net = self.model.net
         activations: dict[str, Tensor] = {}
         hooks = {net.get_submodule(layer): _keep(layer, activations)}
-        with as_found(net), torch.no_grad(), hooked(hooks), mode:
-            output = self.model.forward(self.frames.clone(memory_format=memory_layout(net, self.frames)))
+        with as_found(net), torch.no_grad(), hooked(hooks), rule:
+            frames = self.frames.clone(memory_format=memory_layout(net, self.frames))
+            output = self.model.forward(rule.follow(frames))
         self._forwards += len(self)
         return _Trace(None, output, activations, rules.Switch())
 

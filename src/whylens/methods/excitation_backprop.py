@@ -25,8 +25,9 @@ def excitation_backprop(
     at the classifier's input, hands the difference down, and keeps what is positive: better at telling classes apart.
     Checks: `conserved`, the share of the start that arrived at the layer (the lesser of both); `leaking`, far from 1;
     `rule_share`, calls that the rule knows of all that it met (the rest, as elementwise, is in `extra`).
-    fails: inputs below 0 and biases excite nothing, so SiLU, GELU and layer norm are handled coarsely; what goes
-    around the layer, or to a class token, is lost (`conserved`); products of features (linear attention) are refused.
+    fails: inputs below 0 and biases excite nothing: SiLU, GELU and layer norm are handled coarsely, and depthwise nets
+    lose much below their last block. What goes around the layer or to a class token is lost: give a ViT skip="ignore".
+    Products of features (linear attention) are refused.
 
     Source: Zhang et al. 2016, arXiv:1608.00507, sec. 3.2 and 3.3.   Differs: batch norm hands on as it is; attention
     is fixed weights; the contrast is taken at the last learned layer's input. Patents: see the page of methods.
