@@ -280,7 +280,7 @@ def test_a_weight_changed_between_two_calls_is_seen(what: str) -> None:
 def test_bfloat16_is_taken_only_where_scores_stay() -> None:
     x = frames(2)
     units = regions.grid(x, 4)
-    masks = (torch.rand((40, 16), generator=torch.Generator().manual_seed(2)) < 0.5).float()
+    masks = (torch.rand((100, 16), generator=torch.Generator().manual_seed(2)) < 0.5).float()
 
     def both(net: nn.Module) -> tuple[Tensor, Tensor]:
         model = Model(net)
@@ -297,6 +297,25 @@ def test_bfloat16_is_taken_only_where_scores_stay() -> None:
         steep.head.bias.sub_(steep(x).mean(0))
     exact, auto = both(steep)
     assert torch.equal(exact, auto)  # refused: every score of it would move
+
+
+def test_what_bfloat16_does_to_all_scores_alike_is_taken_back() -> None:
+    class Shifted(SmallNet):
+        def forward(self, x: Tensor) -> Tensor:
+            scores = super().forward(x)
+            return scores + 0.7 * torch.is_autocast_enabled("cpu")
+
+    x = frames(2)
+    units = regions.grid(x, 4)
+    masks = (torch.rand((100, 16), generator=torch.Generator().manual_seed(2)) < 0.5).float()
+    exact, auto = (
+        asked(Model(Shifted()), x, precision=precision).masked_scores(
+            masks, baseline_of(x), expand=units.expand, kind="score"
+        )
+        for precision in ("float32", "auto")
+    )
+    assert not torch.equal(exact, auto)
+    assert float((exact - auto).abs().max()) < 0.1
 
 
 def test_rows_of_a_pass() -> None:

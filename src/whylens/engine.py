@@ -25,10 +25,16 @@ from .model import Model
 Precision = Literal["float32", "auto"]
 
 TOLERANCE = 0.01
-"""Largest mean change of a probability, or share of the scores' range, at which an image is scored in bfloat16."""
+"""Largest mean change of a probability, or share of the scores' range, at which an image is scored in bfloat16.
+
+What all scores of an image change alike is taken back and does not count.
+"""
 
 CHECKED = 16
 """Masks of an image, spread over all of them, that are scored in both types to decide that."""
+
+WORTH = 4
+"""How many times as many masks there must be for that to be worth it."""
 
 MEASURED_FROM = 2000
 """Rows of work from which the size of a micro-batch is found by trying; below it is `_default_rows`."""
@@ -85,9 +91,11 @@ class Engine:
         work = work.laid_out(memory_layout(self.model.net, work.frames))
         found = [torch.empty(len(d)) for d in (distinct * count if len(distinct) == 1 else distinct)]
         with self._ready(work.frames) as run:
-            half = self._half(work, distinct, run)
-            for images, rough in ((half.nonzero().flatten(), True), ((~half).nonzero().flatten(), False)):
-                self._all(work, distinct, images, found, partial(run, half=rough))
+            shifts = self._shifts(work, distinct, run)
+            for rough in (True, False):
+                self._all(work, distinct, [n for n in range(count) if (n in shifts) == rough], found, run, rough)
+        for n, shift in shifts.items():
+            found[n] += shift
         return torch.stack([found[n][back[n if len(back) > 1 else 0]] for n in range(count)])
 
     def plain(self, frames: Tensor, images: Tensor, read: Read) -> Tensor:
@@ -145,10 +153,17 @@ class Engine:
             yield run
 
     def _all(
-        self, work: Work, distinct: list[Tensor], images: Tensor, found: list[Tensor], run: Callable[[Tensor], Any]
+        self,
+        work: Work,
+        distinct: list[Tensor],
+        images: list[int],
+        found: list[Tensor],
+        run: Callable[..., Any],
+        half: bool,
     ) -> None:
         """Every distinct mask of these images, micro-batch by micro-batch across images."""
-        pairs = [(n, k) for n in images.tolist() for k in range(len(found[n]))]
+        run = partial(run, half=half)
+        pairs = [(n, k) for n in images for k in range(len(found[n]))]
         size = self._size(work, distinct, pairs, run)
         for start in range(0, len(pairs), size):
             part = pairs[start : start + size]
@@ -162,20 +177,27 @@ class Engine:
         masks = torch.stack([distinct[n if len(distinct) > 1 else 0][k] for n, k in pairs])
         return work.read(run(work.rows(index, masks)), index).float().cpu()
 
-    def _half(self, work: Work, distinct: list[Tensor], run: Callable[..., Any]) -> Tensor:
-        """Which images ``(N,)`` may be scored in bfloat16: those whose scores it leaves where they are."""
-        allowed = torch.zeros(len(work.frames), dtype=torch.bool)
+    def _shifts(self, work: Work, distinct: list[Tensor], run: Callable[..., Any]) -> dict[int, float]:
+        """The images that may be scored in bfloat16, by number, and what is added to their scores then.
+
+        bfloat16 often moves all scores of an image alike. That shift is measured on a few masks and taken back; an
+        image stays in float32 where what is left is more than `TOLERANCE`.
+        """
+        shifts: dict[int, float] = {}
         if self.precision != "auto" or not self.model.differentiable or self.model.dtype != torch.float32:
-            return allowed
+            return shifts
         for n in range(len(work.frames)):
             held = distinct[n if len(distinct) > 1 else 0]
-            picked = torch.linspace(0, len(held) - 1, min(CHECKED, len(held))).round().long().tolist()
-            pairs = [(n, k) for k in dict.fromkeys(picked)]
+            if len(held) < WORTH * CHECKED:
+                continue
+            pairs = [(n, k) for k in torch.linspace(0, len(held) - 1, CHECKED).round().long().tolist()]
             exact = self._part(work, distinct, pairs, run)
-            rough = self._part(work, distinct, pairs, partial(run, half=True))
+            moved = exact - self._part(work, distinct, pairs, partial(run, half=True))
             reach = max(1.0, float(exact.max() - exact.min()))  # a probability's range is 1
-            allowed[n] = bool((exact - rough).abs().mean() <= TOLERANCE * reach)
-        return allowed
+            left = (moved - moved.mean()).abs().mean() * CHECKED / (CHECKED - 1)
+            if float(left) <= TOLERANCE * reach:
+                shifts[n] = float(moved.mean())
+        return shifts
 
     def _size(
         self, work: Work, distinct: list[Tensor], pairs: list[tuple[int, int]], run: Callable[[Tensor], Any]

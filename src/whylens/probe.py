@@ -318,7 +318,7 @@ class Probe:
                 return [layer.grid(torch.zeros_like(at)).float()] * len(contrasts)
             outputs, start = excitation.prior(value, made)
             found = [excitation.hand_down(outputs, start, at, contrast=c) for c in contrasts]
-        self.passes.backwards += len(contrasts) * len(self)
+        self.passes._backwards += len(contrasts) * len(self)
         return [layer.grid(shares).float() for shares in found]
 
     def path_gradient(self, point: Callable[[int], Tensor], weights: Sequence[float]) -> Tensor:
