@@ -320,6 +320,7 @@ CASES = [
 
 # with their closed forms, and run through the contract there
 ELSEWHERE = [
+    *CASES_EXCITATION,
     *CASES_GSINQUIRE,
     *CASES_IGOS,
     *CASES_LIME_SHAP,
