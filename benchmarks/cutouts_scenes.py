@@ -32,7 +32,8 @@ PACKAGES = ("tuxpaint-stamps-default", "mate-backgrounds")
 BACKGROUNDS = ("Aqua", "Dune", "Storm", "Wood")
 APART = ("GreenMeadow",)  # busy green holds evidence of its own
 PHOTO, FRAME = 256, 224  # the net takes the middle 224 of a photo of 256 as it is
-SIDES = (96, 176)  # the longest side of a stamp
+SIDES = (80, 144)  # the longest side of a stamp
+OUTWARD = 0.25  # places follow a beta distribution with this parameter, so that the centre is no good guess
 ROUNDS = 8
 
 Half = Literal["choose", "report"]
@@ -120,7 +121,7 @@ def draw(tree: Path, stamp: Stamp, turn: int, seed: int, backgrounds: Sequence[s
     scale = min(rng.uniform(*SIDES), 2 * max(own)) / max(own)
     wide, high = (max(1, round(length * scale)) for length in own)
     edge = (PHOTO - FRAME) // 2
-    left, top = (edge + int(rng.integers(FRAME - length + 1)) for length in (wide, high))
+    left, top = (edge + round(rng.beta(OUTWARD, OUTWARD) * (FRAME - length)) for length in (wide, high))
     said = f"{seed}-{turn}_{Path(stamp.name).with_suffix('').as_posix().replace('/', '_')}_{name}"
     return Scene(said, stamp.name, name, crop, (left, top, left + wide, top + high))
 
@@ -162,7 +163,7 @@ def judge(model: whylens.Model, tree: Path, scenes: Sequence[Scene], right: dict
     """The scenes with what the model sees in them, the mask's area and a random point's chance."""
     images = images_of(tree, scenes)
     seen = whylens.explain(model, images, method="grad_cam")
-    flat = replace(seen, maps=torch.ones(len(seen), 1, 56, 56))
+    flat = replace(seen, maps=torch.ones(len(seen), 1, 28, 28))
     area = whylens.measure(model, images, flat, metric="energy_inside").values.tolist()
     chance = whylens.measure(model, images, flat, metric="pointing_game").values.tolist()
     found = seen.predictions.tolist()
