@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import whylens
 from test_excitation import CASES_EXCITATION
+from test_gax import CASES_GAX
 from test_gsinquire import CASES_GSINQUIRE
 from test_igos import CASES_IGOS
 from test_lime_shap import CASES_LIME_SHAP
@@ -321,6 +322,7 @@ CASES = [
 # with their closed forms, and run through the contract there
 ELSEWHERE = [
     *CASES_EXCITATION,
+    *CASES_GAX,
     *CASES_GSINQUIRE,
     *CASES_IGOS,
     *CASES_LIME_SHAP,

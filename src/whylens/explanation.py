@@ -34,6 +34,7 @@ FLAGS = {
     "not_critical": "no set of regions was found whose removal undoes the decision; the one that leaves least is shown",
     "leaking": "less than half, or more than one and a half, of the target's share arrived at the layer",
     "baseline_keeps_target": "the baseline alone keeps more than half of the target's probability",
+    "score_not_reached": "the search ended before the CO score reached what it was to reach",
 }
 """Flags by name: what is wrong with a map, in words."""
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .baseline import Choice, choose, fill, search
 from .contract import Trial, Values
+from .errors import InputError
+from .model import Model
 from .probe import Baseline, Probe
 
 Mode = Literal["rise", "igospp", "igospp_published"]
@@ -177,11 +179,24 @@ def outputs_of(probe: Probe, frames: Tensor) -> Tensor:
 
 
 def co(before: Tensor, after: Tensor, truth: Tensor) -> Tensor:
-    """``kappa . (after - before)`` ``(N,)`` of scores ``(N, K)``: kappa is 1 for the truth and -1 / (K - 1) elsewhere.
+    """``kappa . (after - before)`` ``(N,)`` of scores ``(N, K)``; what is added to all scores alike cancels."""
+    return margin(after.double() - before.double(), truth)
 
-    What is added to all scores alike cancels.
+
+def margin(scores: Tensor, truth: Tensor) -> Tensor:
+    """``kappa . scores`` ``(N,)``, differentiable: kappa is 1 for the truth and -1 / (K - 1) for the other classes.
+
+    A single class has no others: its score.
     """
-    gain = after.double() - before.double()
-    own = gain.gather(1, truth[:, None])[:, 0]
-    others = gain.scatter(1, truth[:, None], 0.0).sum(1)
-    return own - others / (gain.shape[1] - 1)
+    own = scores.gather(1, truth[:, None])[:, 0]
+    others = scores.scatter(1, truth[:, None], 0.0).sum(1)
+    return own - others / max(1, scores.shape[1] - 1)
+
+
+def refuse_saturated(model: Model, where: str, otherwise: str = "") -> None:
+    """CO scores are of raw logits; a net that gives probabilities is refused, with another way if there is one."""
+    if model.output == "probabilities":
+        raise InputError(
+            f"{where} needs raw logits, and {model.name} gives probabilities, which saturate: where the net is sure "
+            f"nothing can be gained. Leave out its softmax{otherwise}."
+        )

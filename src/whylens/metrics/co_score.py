@@ -11,9 +11,8 @@ from torch import Tensor
 from ..baseline import fill
 from ..contract import MetricFacts, Trial, Values
 from ..errors import InputError
-from ..model import Model
 from ..probe import Probe
-from ..scoring import co, outputs_of
+from ..scoring import co, outputs_of, refuse_saturated
 
 
 @MetricFacts(direction="higher", forwards="2")
@@ -39,7 +38,8 @@ def co_score(
     Source: Tjoa et al. 2021, arXiv:2201.00009, eq. 5.  Differs: added in the frame; the paper's code: "normalised".
     """
     probe = trial.probe
-    _refuse_probabilities(probe.model, score)
+    if score == "logit":
+        refuse_saturated(probe.model, "co_score", ", or ask for co_score:score=probability")
     before = outputs_of(probe, probe.frames)
     K = before.shape[1]
     if K == 1:
@@ -63,14 +63,6 @@ def co_score(
             "no_mass": no_mass & ~unknown,
         },
     )
-
-
-def _refuse_probabilities(model: Model, score: str) -> None:
-    if score == "logit" and model.output == "probabilities":
-        raise InputError(
-            f"co_score needs raw logits, and {model.name} gives probabilities, which saturate: where the net is sure "
-            "nothing can be gained. Leave out its softmax, or ask for co_score:score=probability."
-        )
 
 
 def _relative(trial: Trial) -> tuple[Tensor, Tensor]:
