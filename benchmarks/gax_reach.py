@@ -44,19 +44,18 @@ def files() -> list[Path]:
 
 
 def chosen(model: whylens.Model) -> dict[str, Tensor]:
-    """Frames by name: whole photos, then central crops, of those whose predicted class is right."""
+    """Pixels by name: whole photos, then central crops, of those whose predicted class is right."""
     found: dict[str, Tensor] = {}
     loaded = list(whylens.load_images([str(path) for path in files()]))
     for share in (1.0, SHARE):
         for name, photo in zip(RIGHT, loaded, strict=True):
             rows, columns = photo.pixels.shape[1:]
             top, left = (round(side * (1 - share) / 2) for side in (rows, columns))
-            pixels = photo.pixels[:, top : rows - top, left : columns - left]
-            frame, _ = model.prepare(pixels.contiguous(), photo.orientation)
+            pixels = photo.pixels[:, top : rows - top, left : columns - left].contiguous()
             with torch.no_grad():
-                guess = model.class_name(int(model.forward(frame[None]).argmax()))
+                guess = model.class_name(int(model.forward(model.prepare(pixels)[0][None]).argmax()))
             if guess in RIGHT[name] and len(found) < PHOTOS:
-                found[name if share == 1 else f"{name}, {share:.0%} of it"] = frame
+                found[name if share == 1 else f"{name}, {share:.0%} of it"] = pixels
     return found
 
 
@@ -77,13 +76,12 @@ def by_sign_steps(model: whylens.Model, frame: Tensor, target: int, goal: float,
 
 def measured(model: whylens.Model, steps: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    for name, frame in chosen(model).items():
-        e = whylens.explain(
-            model, frame[None], method="gax", params={"steps": steps, "target_score": TARGET, "keep": 0}
-        )
+    params = {"steps": steps, "target_score": TARGET, "keep": 0}
+    for name, pixels in chosen(model).items():
+        e = whylens.explain(model, [pixels], method="gax", params=params)
         target = int(e.targets[0])
         said = {k: round(float(v[0]), 4) for k, v in e.checks.items() if v.dtype != torch.bool and k != "stride"}
-        control = by_sign_steps(model, frame, target, min(TARGET, said["co"]), 60)
+        control = by_sign_steps(model, model.prepare(pixels)[0], target, min(TARGET, said["co"]), 100)
         rows.append({
             "photo": name, "class": e.target_names[0], "probability": round(float(e.probabilities[0]), 3),
             "reached": not bool(e.checks["score_not_reached"][0]), **said, "mean_h": round(float(e.maps.mean()), 4),
