@@ -15,10 +15,11 @@ import whylens
 from whylens import Preprocess, demo
 from whylens.testing import SmallNet
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import ax_toy
 import gax_curves
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def test_the_toy_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def gax(
     fails: as an explanation of what the net looked at: the search is an adversarial one without a bound on h; it
     starts by pushing h away from x, whatever the net. Where x is black h stays 0 without `bias`.
 
-    Source: Tjoa et al. 2022, arXiv:2201.00009, eq. 6, for images whose target is true and predicted.
+    Source: Tjoa et al. 2021, arXiv:2201.00009, eq. 6, for images whose target is true and predicted.
     Differs: |x|; x + h meets the net's normalisation as x does. The paper's code leaves it out: `space` "published".
     """
     if probe.function is None:
