@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import subprocess
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def main() -> None:
         "steps": options.steps,
         "photos": len(rows),
         "reached": len(taken),
-        "steps_taken": {"least": taken[0], "median": taken[len(taken) // 2], "most": taken[-1]} if taken else {},
+        "steps_taken": {"least": taken[0], "median": statistics.median(taken), "most": taken[-1]} if taken else {},
         "rows": rows,
     }
     options.out.write_text(json.dumps(said, indent=1) + "\n", "utf-8")
