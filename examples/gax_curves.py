@@ -1,6 +1,6 @@
 """CO score against step of the method gax for two nets, a curve per photo: figure 4 of arXiv:2201.00009.
 
-    python examples/gax_curves.py [--out docs/pictures/gax_curves.png] [--model NAME ...] [--steps 150] [PHOTO ...]
+    python examples/gax_curves.py [--out docs/pictures/gax_curves.png] [--model NAME ...] [--steps 120] [PHOTO ...]
 
 The paper shows ResNet-34 and AlexNet; weights of those are a download, so here it is EfficientNet-Lite0 and -Lite1,
 whose weights are packages. As in the paper the target is the predicted class, and the search ends at 48.
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("photos", nargs="*", type=Path)
     parser.add_argument("--out", type=Path, default=FILE)
     parser.add_argument("--model", action="append", default=[])
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--target-score", type=float, default=48.0)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
