@@ -78,7 +78,8 @@ def ours(bench: Bench, method: str, settings: Settings, precision: str, target: 
 def filled(bench: Bench) -> Tensor:
     """The baseline of both sides."""
     from whylens import baseline
-    from whylens.probe import Passes, Probe
+    from whylens.passes import Passes
+    from whylens.probe import Probe
 
     return baseline.fill(Probe(Passes(bench.model, bench.frame), torch.zeros(1, dtype=torch.long)), "blur").frames
 

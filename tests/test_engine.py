@@ -16,7 +16,7 @@ from whylens import InputError, Model, Preprocess, Probe, regions
 from whylens.baseline import fill, search
 from whylens.engine import default_rows
 from whylens.folding import folds
-from whylens.probe import Baseline, Passes
+from whylens.passes import Baseline, Passes
 from whylens.testing import SmallNet, SmallTable
 
 

@@ -16,7 +16,8 @@ from whylens import InputError, Model, baseline, regions, testing
 from whylens.conductance import Conducted, conductance
 from whylens.demo import planted as demo
 from whylens.inquiry import Inquiry
-from whylens.probe import Passes, Probe
+from whylens.passes import Passes
+from whylens.probe import Probe
 from whylens.testing import Case
 
 

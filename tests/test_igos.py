@@ -14,7 +14,8 @@ import whylens
 from whylens import Method, Model, mask_search, optimise, penalty, testing
 from whylens.baseline import fill
 from whylens.optimise import Objective, Part
-from whylens.probe import Passes, Probe
+from whylens.passes import Passes
+from whylens.probe import Probe
 from whylens.testing import Case, SmallNet
 
 QUICK = {"size": 7, "iterations": 10, "steps": 8, "step": 100.0, "baseline": "black"}

@@ -14,7 +14,8 @@ import whylens
 from whylens import Model, penalty, testing
 from whylens.baseline import fill
 from whylens.methods import meaningful_perturbation as plugin
-from whylens.probe import Passes, Probe
+from whylens.passes import Passes
+from whylens.probe import Probe
 from whylens.testing import Case
 
 QUICK = {"size": 6, "iterations": 60, "smooth": 0.3, "baseline": "black"}

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import whylens
-from whylens.probe import Passes, Probe
+from whylens.passes import Passes
+from whylens.probe import Probe
 from whylens.testing import SmallNet
 
 FRAMES = torch.rand((3, 3, 12, 12), generator=torch.Generator().manual_seed(0))

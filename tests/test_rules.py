@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 import whylens
 from whylens import rules
-from whylens.probe import Baseline, Passes, Probe
+from whylens.passes import Baseline, Passes
+from whylens.probe import Probe
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:

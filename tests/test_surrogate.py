@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from whylens import Model, Probe, regions, surrogate
-from whylens.probe import Passes
+from whylens.passes import Passes
 from whylens.regions import Regions
 
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F  # noqa: N812 - the field's name
 from torch import Tensor
 
 from .errors import InputError
-from .probe import Baseline, Probe
+from .passes import Baseline
+from .probe import Probe
 
 Fill = Literal["mean", "black", "white", "blur"]
 Choice = Literal["auto", "mean", "black", "white", "blur"]

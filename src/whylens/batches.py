@@ -18,8 +18,9 @@ from .engine import Precision
 from .errors import InputError
 from .images import Photo, Unreadable
 from .model import Model
+from .passes import Passes
 from .placement import Placement
-from .probe import Passes, Probe, Score
+from .probe import Probe, Score
 
 log = logging.getLogger("whylens")
 

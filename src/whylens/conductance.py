@@ -10,7 +10,8 @@ from torch import Tensor
 from ._state import as_found, hooked, own_precision
 from .engine import memory_layout
 from .layers import FeatureLayer
-from .probe import ROWS_PER_PASS, Baseline, Probe, _keep
+from .passes import ROWS_PER_PASS, Baseline, keep_output
+from .probe import Probe
 
 
 @dataclass
@@ -72,9 +73,9 @@ def _seen(probe: Probe, frames: Tensor, names: list[str], repeats: int) -> list[
     net, passes = probe.model.net, probe.passes
     kept: dict[str, Tensor] = {}
     named = dict(net.named_modules())
-    with as_found(net), torch.no_grad(), hooked({named[name]: _keep(name, kept) for name in names}):
+    with as_found(net), torch.no_grad(), hooked({named[name]: keep_output(name, kept) for name in names}):
         output = probe.model.forward(frames.contiguous(memory_format=memory_layout(net, frames)))
-    passes._forwards += len(frames)
+    passes.count(forwards=len(frames))
     at = [kept[name] for name in names]
     with own_precision(net), torch.enable_grad():
         scores = probe._score(output, repeats)
@@ -82,6 +83,6 @@ def _seen(probe: Probe, frames: Tensor, names: list[str], repeats: int) -> list[
             probe._refuse_cut_gradient()
             return [(a.detach().float(), torch.zeros_like(a, dtype=torch.float32)) for a in at]
         gradients = torch.autograd.grad(scores.sum(), at, allow_unused=True)
-    passes._backwards += len(frames)
+    passes.count(backwards=len(frames))
     found = [torch.zeros_like(a) if g is None else g for a, g in zip(at, gradients, strict=True)]
     return [(a.detach().float(), g.float()) for a, g in zip(at, found, strict=True)]

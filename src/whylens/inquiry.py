@@ -8,7 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .probe import Baseline, Probe
+from .passes import Baseline
+from .probe import Probe
 from .regions import Regions
 from .surrogate import STEADY
 

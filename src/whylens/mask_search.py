@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .contract import Maps
 from .optimise import Objective, Optimizer, Part, descend
-from .probe import Baseline, Probe
+from .passes import Baseline
+from .probe import Probe
 from .residual import keeps_target
 
 CELLS = 28 * 28

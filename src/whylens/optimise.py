@@ -14,7 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .probe import Baseline, Probe
+from .passes import Baseline
+from .probe import Probe
 
 Optimizer = Literal["line_search", "nesterov"]
 

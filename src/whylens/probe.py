@@ -1,12 +1,8 @@
-"""Probe: one batch in one model, every pass computed at most once.
-
-`Passes` runs the net: one traced forward per batch, from the frames where an input gradient is wanted, else from the
-feature layer upwards (no graph below it). `Probe` asks for one target: scores and gradients, cached, counted.
-"""
+"""Probe: what a method may ask of one batch, one model and one target per image: scores and gradients, counted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -14,175 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from . import excitation, rules
-from ._state import Hook, as_found, hooked, own_precision
+from ._state import as_found, own_precision
 from .calls import tensors
-from .engine import Engine, Expand, Make, Precision, Read, Take, Work, memory_layout
+from .engine import Expand, Make, Read, Take, Work, memory_layout
 from .errors import InputError
-from .layers import FeatureLayer, first_tensor, with_first
+from .layers import FeatureLayer
 from .model import Model
+from .passes import ROWS_PER_PASS, Baseline, Passes, Trace
 
 Score = Literal["auto", "logit", "probability", "log_odds"]
 Kind = Literal["probability", "score", "decision"]
-
-ROWS_PER_PASS = 16
-"""Rows of a pass over moved frames (path methods): more is slower on a CPU and only needs memory elsewhere."""
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """What a removed region is filled with: frames ``(1, C, H, W)`` or ``(N, C, H, W)``.
-
-    A searched one says for each image what it is, in `names`, and the probability it leaves the target, in `kept`.
-    """
-
-    name: str
-    frames: Tensor
-    names: tuple[str, ...] = ()
-    kept: Tensor | None = None
-
-
-@dataclass
-class _Trace:
-    """One forward with its graph."""
-
-    leaf: Tensor | None
-    output: Any
-    activations: dict[str, Tensor]
-    switch: rules.Switch
-
-
-class Passes:
-    """All passes of one batch of frames ``(N, C, H, W)`` through one model, shared by its probes.
-
-    `layers` and `to_input` say beforehand what will be asked, so that one forward serves all of it; what was not
-    said costs one more forward when asked.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        frames: Tensor,
-        *,
-        layers: Iterable[str] = (),
-        to_input: bool = False,
-        precision: Precision = "float32",
-    ) -> None:
-        self.model = model
-        self.frames = frames.detach().to(device=model.device, dtype=model.dtype)
-        self.engine = Engine(model, precision)
-        self._forwards = self._backwards = 0
-        self._layers, self._to_input = set(layers), to_input
-        self._trace: _Trace | None = None
-        self._references: dict[tuple[str, int, bool], tuple[Any, list[Tensor]]] = {}
-        self._searched: list[Baseline] = []
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    @property
-    def forwards(self) -> int:
-        """Frames that went through the net."""
-        return self._forwards + self.engine.forwards
-
-    @property
-    def backwards(self) -> int:
-        """Frames whose gradient was taken."""
-        return self._backwards + self.engine.backwards
-
-    def trace(self, *, layer: str | None = None, to_input: bool = False) -> _Trace:
-        """The forward with a graph from `layer` or from the frames; run once unless more is asked than was planned."""
-        trace = self._trace
-        if trace is None or (layer is not None and layer not in trace.activations) or (to_input and trace.leaf is None):
-            if (layer is not None or to_input) and not self.model.differentiable:
-                raise InputError(
-                    f"{self.model.name} gives no gradients (it is a black box). Use a method that needs scores alone: "
-                    "whylens methods."
-                )
-            self._layers |= {layer} if layer is not None else set()
-            self._to_input |= to_input
-            self._trace = trace = None  # its graph is freed before the next one is built
-            self._trace = trace = self._run()
-        return trace
-
-    def reference(self, baseline: Baseline, record: bool) -> tuple[Any, list[Tensor]]:
-        """The net's output for a baseline and, with `record`, what entered its nonlinearities."""
-        own = (baseline.name, id(baseline.frames) if baseline.names else 0)  # a search finds others for other targets
-        key = (*own, record)
-        if not record and (*own, True) in self._references:
-            key = (*own, True)
-        if key not in self._references:
-            entered: list[Tensor] = []
-            with as_found(self.model.net), torch.no_grad():
-                frames = baseline.frames.to(self.frames)
-                if record:
-                    with rules.Recording(rules.Switch(), into=entered):
-                        output = self.model.forward(frames)
-                else:
-                    output = self.model.forward(frames)
-            self._forwards += len(frames)
-            self._references[key] = (output, entered)
-            self._searched.append(baseline)  # alive, so that no other takes its id
-        return self._references[key]
-
-    def differentiate(self, total: Tensor, at: Tensor, trace: _Trace, rule: rules.Rule) -> Tensor:
-        """Gradient of a sum of scores with respect to a tensor of the trace; zeros where it does not depend on it."""
-        if not total.requires_grad:
-            return torch.zeros_like(at)
-        trace.switch.rule = rule
-        try:
-            (gradient,) = torch.autograd.grad(total, at, retain_graph=True, allow_unused=True)
-        finally:
-            trace.switch.rule = "plain"
-        self._backwards += len(self)
-        return torch.zeros_like(at) if gradient is None else gradient.detach()
-
-    def under(self, rule: excitation.Excitation, layer: str) -> _Trace:
-        """One more forward, under the rule, with a graph from `layer` upwards."""
-        net = self.model.net
-        activations: dict[str, Tensor] = {}
-        hooks = {net.get_submodule(layer): _keep(layer, activations)}
-        with as_found(net), torch.no_grad(), hooked(hooks), rule:
-            frames = self.frames.clone(memory_format=memory_layout(net, self.frames))
-            output = self.model.forward(rule.follow(frames))
-        self._forwards += len(self)
-        return _Trace(None, output, activations, rules.Switch())
-
-    def _run(self) -> _Trace:
-        net, frames = self.model.net, self.frames
-        activations: dict[str, Tensor] = {}
-        switch = rules.Switch()
-        named = dict(net.named_modules())
-        hooks = {named[name]: _keep(name, activations) for name in self._layers}
-        with as_found(net), torch.set_grad_enabled(self._to_input), hooked(hooks):
-            frames = frames.clone(memory_format=memory_layout(net, frames))
-            leaf = frames.requires_grad_() if self._to_input else None
-            if leaf is not None:
-                with rules.Recording(switch):
-                    output = self.model.forward(leaf.clone())
-            else:
-                output = self.model.forward(frames)
-        missing = self._layers - set(activations)
-        if missing:
-            raise InputError(f"The layer '{min(missing)}' did not run. Name another one.")
-        self._forwards += len(frames)
-        return _Trace(leaf, output, activations, switch)
-
-
-def _keep(name: str, activations: dict[str, Tensor]) -> Hook:
-    """Keep a layer's output and start a graph there if none came up to it; later in-place work meets a copy."""
-
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-        value = first_tensor(output)
-        if value is None:
-            raise InputError(f"The layer '{name}' gives no tensor. Name another one.")
-        if name in activations:
-            raise InputError(f"The layer '{name}' runs more than once in one pass. Name a layer that runs once.")
-        torch.set_grad_enabled(True)
-        kept = value if value.requires_grad else value.detach().requires_grad_()
-        activations[name] = kept
-        return with_first(output, kept.clone())
-
-    return hook
 
 
 @dataclass
@@ -318,7 +155,7 @@ class Probe:
                 return [layer.grid(torch.zeros_like(at)).float()] * len(contrasts)
             outputs, start = excitation.prior(value, made)
             found = [excitation.hand_down(outputs, start, at, contrast=c) for c in contrasts]
-        self.passes._backwards += len(contrasts) * len(self)
+        self.passes.count(backwards=len(contrasts) * len(self))
         return [layer.grid(shares).float() for shares in found]
 
     def path_gradient(self, point: Callable[[int], Tensor], weights: Sequence[float]) -> Tensor:
@@ -404,14 +241,14 @@ class Probe:
         with as_found(net), torch.enable_grad():
             leaf = frames.detach().to(self.frames).clone(memory_format=memory_layout(net, frames)).requires_grad_()
             scores = self._score(self.model.forward(leaf.clone()), repeats)
-            self.passes._forwards += len(leaf)
+            self.passes.count(forwards=len(leaf))
             if not scores.requires_grad:
                 return torch.zeros_like(leaf, dtype=torch.float32)
             (gradient,) = torch.autograd.grad(scores.sum(), leaf, allow_unused=True)
-        self.passes._backwards += len(leaf)
+        self.passes.count(backwards=len(leaf))
         return torch.zeros_like(leaf) if gradient is None else gradient.float()
 
-    def _gradient(self, at: Tensor, trace: _Trace, rule: rules.Rule) -> Tensor:
+    def _gradient(self, at: Tensor, trace: Trace, rule: rules.Rule) -> Tensor:
         with own_precision(self.model.net), torch.enable_grad():
             total = self._score(trace.output).sum()
             if not total.requires_grad:
@@ -422,7 +259,7 @@ class Probe:
         """A score without a gradient is fine when it is constant; when it moves with the frames the net cuts it."""
         with as_found(self.model.net), torch.no_grad():
             moved = self._score(self.model.forward(self.frames.flip(-1) * 0.5))
-            self.passes._forwards += len(self)
+            self.passes.count(forwards=len(self))
         if not torch.allclose(moved, self._score(self.passes.trace().output).detach(), rtol=1e-4, atol=1e-6):
             raise InputError(
                 f"{self.model.name} cuts the gradient between the frames and the score (torch.no_grad, detach or "

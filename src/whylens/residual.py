@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from .contract import Maps
-from .probe import Baseline, Probe
+from .passes import Baseline
+from .probe import Probe
 
 COMPLETE = 0.05
 """Residual, as a share of the score's difference, up to which a map counts as adding up."""

@@ -12,7 +12,8 @@ from .baseline import Choice, choose, fill, search
 from .contract import Trial, Values
 from .errors import InputError
 from .model import Model
-from .probe import Baseline, Probe
+from .passes import Baseline
+from .probe import Probe
 
 Mode = Literal["rise", "igospp", "igospp_published"]
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from . import baseline
 from .contract import Maps
-from .probe import Baseline, Probe
+from .passes import Baseline
+from .probe import Probe
 from .regions import Kind, Regions
 from .residual import COMPLETE, keeps_target
 

@@ -19,7 +19,8 @@ from .explanation import Explanation
 from .images import Images
 from .masks import Label, Mask
 from .model import Model
-from .probe import Passes, Probe, Score
+from .passes import Passes
+from .probe import Probe, Score
 
 ROUNDING = 1e-5
 """How far beyond its declared range a value may lie, as a share of the bound; it is then set to the bound."""

@@ -14,7 +14,8 @@ from ..baseline import SIGMAS, blur
 from ..contract import Maps, MethodFacts
 from ..errors import InputError
 from ..images import Images
-from ..probe import Baseline, Probe
+from ..passes import Baseline
+from ..probe import Probe
 from ..sources import load_images
 
 Kind = Literal["varied", "colours", "noise", "blurs"]

@@ -14,7 +14,8 @@ from ..baseline import Choice, choose
 from ..conductance import Conducted, conductance
 from ..contract import Maps, MethodFacts
 from ..inquiry import Inquiry
-from ..probe import Baseline, Probe
+from ..passes import Baseline
+from ..probe import Probe
 from ..residual import keeps_target
 
 STEP = 0.5

@@ -11,7 +11,8 @@ from torch import Tensor
 from .. import regions, surrogate
 from .._check import Range
 from ..contract import Maps, MethodFacts
-from ..probe import Baseline, Probe
+from ..passes import Baseline
+from ..probe import Probe
 from ..regions import Kind, Regions
 from ..surrogate import CHUNK, Fill, Fit, Value
 

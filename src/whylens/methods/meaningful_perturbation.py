@@ -14,7 +14,8 @@ from .._check import Range
 from ..baseline import Choice, blur, choose
 from ..contract import Maps, MethodFacts
 from ..mask_search import cells, ends
-from ..probe import Baseline, Probe
+from ..passes import Baseline
+from ..probe import Probe
 from ..residual import keeps_target
 
 RADII = 35
