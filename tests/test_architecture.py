@@ -19,7 +19,7 @@ LAYERS = [
     " outlines figure",
     "preprocess grid layers black_box stages model calls rules excitation target folding engine passes probe"
     " conductance",
-    "contract baseline regions residual embedding interval surrogate inquiry hierarchy scoring penalty optimise"
+    "contract baseline regions residual embedding interval surrogate student inquiry hierarchy scoring penalty optimise"
     " mask_search",
     "methods metrics",
     "collect batches explain trial scores measure zoo testing",

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import whylens
+from test_dax import CASES_DAX
 from test_excitation import CASES_EXCITATION
 from test_gax import CASES_GAX
 from test_gsinquire import CASES_GSINQUIRE
@@ -321,6 +322,7 @@ CASES = [
 
 # with their closed forms, and run through the contract there
 ELSEWHERE = [
+    *CASES_DAX,
     *CASES_EXCITATION,
     *CASES_GAX,
     *CASES_GSINQUIRE,

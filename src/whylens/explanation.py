@@ -35,6 +35,7 @@ FLAGS = {
     "leaking": "less than half, or more than one and a half, of the target's share arrived at the layer",
     "baseline_keeps_target": "the baseline alone keeps more than half of the target's probability",
     "score_not_reached": "the search ended before the CO score reached what it was to reach",
+    "student_fails": "the student does not follow the black box on copies it has not met: its mask explains little",
 }
 """Flags by name: what is wrong with a map, in words."""
 

@@ -1,0 +1,233 @@
+"""Student: a small net that learns what a black box says of masked copies, while a second net hides what it can do
+without.
+
+Both belong to one image and are pure functions of tensors drawn by seed: the same for every image, and nothing of
+torch's own random state is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite, log2, sqrt
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name
+from torch import Tensor
+
+from .probe import Baseline
+from .regions import Regions
+
+SIDE = 64
+"""Largest side of what the networks see; larger frames are area-pooled by a whole number."""
+
+BATCH = 32
+"""Copies per step."""
+
+RATE = 3e-3
+"""Largest step size: 1e-2 loses the mask of every second image."""
+
+NOISE = 0.3
+"""Noise on what the student sees, as a share of the copies' own size: a dim mask loses what it shows, so that a
+student with large weights cannot do with one."""
+
+_HELD_OUT = 5  # every so many-th part of the draws, the last one, is not learnt from
+_OPEN = 2.0  # the mask begins at sigmoid(2), nearly open, and closes after the student has begun to answer
+_MASKER, _STUDENT = (8, 16, 32), (8, 16, 16)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One image as it is learnt: at most `SIDE` rows and columns.
+
+    `picture` ``(C, h, w)``; `pieces` ``(U, h, w, C)``, what each unit adds to the fill where it is kept, so that the
+    copies less their fill are ``masks @ pieces``; `within` how surely the neighbours down ``(h - 1, w)`` and across
+    ``(h, w - 1)`` belong to one unit; masks ``(M, U)``, the black box's scores ``(M,)`` and weights ``(M,)``.
+    """
+
+    picture: Tensor
+    pieces: Tensor
+    within: tuple[Tensor, Tensor]
+    masks: Tensor
+    scores: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Price:
+    """What the mask costs, in shares of the scores' variance: its area, change within units, being undecided."""
+
+    area: float
+    change: float
+    undecided: float
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The mask ``(h, w)`` in [0, 1], and how well the student answers for copies that it has not met (R²)."""
+
+    mask: Tensor
+    r_squared: float
+
+
+def lesson(
+    frames: Tensor, filled: Baseline, found: Regions, n: int, masks: Tensor, scores: Tensor, weights: Tensor
+) -> Lesson:
+    """The lesson of image `n` of frames ``(N, C, H, W)`` from masks ``(M, U)`` over its own units."""
+    frame, fill = frames[n].float(), filled.frames[n if len(filled.frames) > 1 else 0].to(frames).float()
+    H, W = frame.shape[1:]
+    step = -(-max(H, W) // SIDE)
+    size = (-(-H // step), -(-W // step))
+    shows = F.one_hot(found.labels[n], masks.shape[1]).permute(2, 0, 1).to(frame)
+    pieces = torch.stack([F.adaptive_avg_pool2d((frame - fill) * unit, size) for unit in shows])
+    share = F.adaptive_avg_pool2d(shows[None], size)[0]
+    within = (share[:, 1:] * share[:, :-1]).sum(0), (share[:, :, 1:] * share[:, :, :-1]).sum(0)
+    return Lesson(
+        F.adaptive_avg_pool2d(frame[None], size)[0],
+        pieces.permute(0, 2, 3, 1).contiguous(),
+        within,
+        *(values.to(frame) for values in (masks, scores, weights)),
+    )
+
+
+def learn(given: Lesson, price: Price, *, steps: int, seed: int) -> Learnt:
+    """Train both networks on the lesson: Adam, a step size that rises and falls, the price from nothing to whole.
+
+    The loss of a step is the weighed squared error of its copies over the variance of all, plus the mask's price.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    C, (h, w) = len(given.picture), given.picture.shape[1:]
+    masker = [p.to(given.picture).requires_grad_() for p in _masker_weights(C + 2, rng)]
+    student = [p.to(given.picture).requires_grad_() for p in _student_weights(C, rng)]
+    seen, scale = _seen(given.picture), _scale(given.pieces)
+    answers, known = _standard(given), len(given.masks) - len(given.masks) // _HELD_OUT
+    rows = torch.cat([torch.randperm(known, generator=rng) for _ in range(-(-steps * BATCH // known))])
+    optimiser = torch.optim.Adam(masker + student, RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps + 1, pct_start=0.2)
+    for k in range(steps):
+        part = rows[k * BATCH : (k + 1) * BATCH]
+        mask = _mask(seen, masker)
+        shown = _copies(given, part, scale) * mask
+        noise = torch.randn((len(part), h, w, C), generator=rng).to(shown).permute(0, 3, 1, 2)
+        error = given.weights[part] * (_answer(shown + NOISE * noise, student) - answers[part]) ** 2
+        loss = error.mean() / given.weights[:known].mean() + _ramp(k / steps) * _cost(mask, given.within, price)
+        for weight, slope in zip(masker + student, torch.autograd.grad(loss, masker + student), strict=True):
+            weight.grad = slope
+        optimiser.step()
+        schedule.step()
+    with torch.no_grad():
+        mask, left = _mask(seen, masker), torch.arange(known, len(answers))
+        said = torch.cat([_answer(_copies(given, part, scale) * mask, student) for part in left.split(BATCH)])
+    return Learnt(mask[0, 0], _r_squared(said, answers[left], given.weights[left]))
+
+
+# ---- the networks ----------------------------------------------------------------------------------------------------
+
+
+def _masker_weights(into: int, rng: torch.Generator) -> list[Tensor]:
+    """Of the mask network: two stages down, two up with what was before them, one value per cell."""
+    a, b, c = _MASKER
+    weights = _drawn([(a, into, 3, 3), (b, a, 3, 3), (c, b, 3, 3), (b, b + c, 3, 3), (a, a + b, 3, 3)], rng)
+    last = 0.3 * torch.randn((1, a, 1, 1), generator=rng) * sqrt(2 / a)
+    return [*weights, last, torch.full((1,), _OPEN)]
+
+
+def _student_weights(into: int, rng: torch.Generator) -> list[Tensor]:
+    """Of the student: three convolutions, the mean of each channel, one value."""
+    a, b, c = _STUDENT
+    weights = _drawn([(a, into, 3, 3), (b, a, 3, 3), (c, b, 3, 3)], rng)
+    return [*weights, 0.1 * torch.randn((1, c), generator=rng) * sqrt(2 / c), torch.zeros(1)]
+
+
+def _drawn(shapes: Sequence[tuple[int, ...]], rng: torch.Generator) -> list[Tensor]:
+    """Kernels as of He et al. 2015, each with its bias of zeros."""
+    drawn = []
+    for shape in shapes:
+        kernel = torch.randn(shape, generator=rng)
+        drawn += [kernel * sqrt(2 / kernel[0].numel()), torch.zeros(shape[0])]
+    return drawn
+
+
+def _mask(seen: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """A U-Net: a mask ``(1, 1, h, w)`` in (0, 1) of what it sees ``(1, C + 2, h, w)``."""
+    fine = _stage(seen, weights[0:2])
+    middle = _stage(_halved(fine), weights[2:4])
+    coarse = _stage(_halved(middle), weights[4:6])
+    middle = _stage(torch.cat([middle, _like(coarse, middle)], 1), weights[6:8])
+    fine = _stage(torch.cat([fine, _like(middle, fine)], 1), weights[8:10])
+    return F.conv2d(fine, weights[10], weights[11]).sigmoid()
+
+
+def _answer(shown: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """What the student says ``(B,)`` of masked copies ``(B, C, h, w)``."""
+    for k in (0, 2, 4):
+        shown = _stage(shown, weights[k : k + 2], stride=2)
+    said: Tensor = F.linear(shown.mean((2, 3)), weights[6], weights[7])[:, 0]
+    return said
+
+
+def _stage(x: Tensor, weights: Sequence[Tensor], *, stride: int = 1) -> Tensor:
+    return F.silu(F.conv2d(x, weights[0], weights[1], stride=stride, padding=1))
+
+
+def _halved(x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, (min(2, x.shape[2]), min(2, x.shape[3])), ceil_mode=True)
+
+
+def _like(x: Tensor, other: Tensor) -> Tensor:
+    return F.interpolate(x, size=other.shape[2:], mode="bilinear", align_corners=False)
+
+
+# ---- what they see, and the loss -------------------------------------------------------------------------------------
+
+
+def _seen(picture: Tensor) -> Tensor:
+    """What the mask network sees ``(1, C + 2, h, w)``: the picture with its mean and contrast removed, and where."""
+    h, w = picture.shape[1:]
+    down = torch.linspace(-1, 1, h).to(picture)[:, None].expand(h, w)
+    across = torch.linspace(-1, 1, w).to(picture).expand(h, w)
+    plain = (picture - picture.mean((1, 2), keepdim=True)) / picture.std().clamp(min=1e-3)
+    return torch.cat([plain, down[None], across[None]])[None]
+
+
+def _scale(pieces: Tensor) -> Tensor:
+    """Root mean square of the whole image less its fill."""
+    return pieces.sum(0).square().mean().sqrt().clamp(min=1e-3)
+
+
+def _copies(given: Lesson, part: Tensor, scale: Tensor) -> Tensor:
+    """Copies less their fill ``(B, C, h, w)``, in channels-last memory."""
+    flat = given.masks[part] @ given.pieces.flatten(1)
+    return (flat / scale).view(len(part), *given.pieces.shape[1:]).permute(0, 3, 1, 2)
+
+
+def _standard(given: Lesson) -> Tensor:
+    """Scores ``(M,)`` in whole sixteenths of their deviation, less their weighed mean, over their weighed deviation.
+
+    Training multiplies a difference in the last digit, and the last digits of a score depend on the rows beside it.
+    """
+    deviation = max(float(given.scores.std()), float(given.scores.abs().max()) * 2**-12, 1e-30)
+    step = 2.0 ** round(log2(deviation / 16)) if isfinite(deviation) else 1.0
+    scores = (given.scores / step).round()
+    share = given.weights / given.weights.sum()
+    moved = scores - share @ scores
+    return moved / (share @ moved**2).sqrt().clamp(min=1e-12)
+
+
+def _ramp(done: float) -> float:
+    """Share of the mask's price that is asked: none in the first eighth, all of it from three eighths on."""
+    return min(1.0, max(0.0, 4 * done - 0.5))
+
+
+def _cost(mask: Tensor, within: tuple[Tensor, Tensor], price: Price) -> Tensor:
+    """Price of a mask: its mean, its total variation inside units (nothing was asked there), and m (1 - m)."""
+    down = (within[0] * (mask[..., 1:, :] - mask[..., :-1, :]).abs()).sum()
+    across = (within[1] * (mask[..., 1:] - mask[..., :-1]).abs()).sum()
+    undecided = (mask * (1 - mask)).mean()
+    return price.area * mask.mean() + price.change * (down + across) / mask.numel() + price.undecided * undecided
+
+
+def _r_squared(said: Tensor, answers: Tensor, weights: Tensor) -> float:
+    share = weights / weights.sum()
+    total = share @ (answers - share @ answers) ** 2
+    return 1 - float(share @ (said - answers) ** 2 / total.clamp(min=1e-12))
