@@ -1,5 +1,4 @@
-"""Student: a small net that learns what a black box says of masked copies, while a second net hides what it can do
-without.
+"""Student: a small net learns what a black box says of masked copies, a second one hides what it can do without.
 
 Both belong to one image and are pure functions of tensors drawn by seed: the same for every image, and nothing of
 torch's own random state is touched.
@@ -9,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite, log2, sqrt
+from math import cos, isfinite, log2, pi, sqrt
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name
@@ -24,15 +23,16 @@ SIDE = 64
 BATCH = 32
 """Copies per step."""
 
-RATE = 3e-3
-"""Largest step size: 1e-2 loses the mask of every second image."""
+RATE, MASK_RATE = 6e-3, 2e-3
+"""Largest step sizes of the student and of the mask network: the mask must not close before the student answers."""
 
-NOISE = 0.3
+NOISE = 0.1
 """Noise on what the student sees, as a share of the copies' own size: a dim mask loses what it shows, so that a
 student with large weights cannot do with one."""
 
-_HELD_OUT = 5  # every so many-th part of the draws, the last one, is not learnt from
-_OPEN = 2.0  # the mask begins at sigmoid(2), nearly open, and closes after the student has begun to answer
+_HELD_OUT = 5  # one part in so many of the draws, the last, is not learnt from
+_OPEN = 2.0  # the mask begins at sigmoid(2), nearly open
+_MEMORY = 0.1  # share of the last step in the running error
 _MASKER, _STUDENT = (8, 16, 32), (8, 16, 16)
 
 
@@ -91,33 +91,39 @@ def lesson(
 
 
 def learn(given: Lesson, price: Price, *, steps: int, seed: int) -> Learnt:
-    """Train both networks on the lesson: Adam, a step size that rises and falls, the price from nothing to whole.
+    """Train both networks on the lesson by Adam.
 
-    The loss of a step is the weighed squared error of its copies over the variance of all, plus the mask's price.
+    The loss of a step is the weighed squared error of its copies over the variance of all, plus the mask's price. Of
+    the price is asked the share of the variance that the student explains by then: before it answers, hiding would
+    cost nothing and the mask would close for good.
     """
     rng = torch.Generator().manual_seed(seed)
     C, (h, w) = len(given.picture), given.picture.shape[1:]
     masker = [p.to(given.picture).requires_grad_() for p in _masker_weights(C + 2, rng)]
-    student = [p.to(given.picture).requires_grad_() for p in _student_weights(C, rng)]
-    seen, scale = _seen(given.picture), _scale(given.pieces)
+    student = [p.to(given.picture).requires_grad_() for p in _student_weights(C + 2, rng)]
+    where, scale = _where(given.picture), _scale(given.pieces)
+    seen = torch.cat([_plain(given.picture), where], 1)
     answers, known = _standard(given), len(given.masks) - len(given.masks) // _HELD_OUT
     rows = torch.cat([torch.randperm(known, generator=rng) for _ in range(-(-steps * BATCH // known))])
-    optimiser = torch.optim.Adam(masker + student, RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps + 1, pct_start=0.2)
+    optimiser = torch.optim.Adam([{"params": masker}, {"params": student}], RATE)
+    behind = 1.0  # running share of the variance that the student does not explain
     for k in range(steps):
+        for group, rate in zip(optimiser.param_groups, (MASK_RATE, RATE), strict=True):
+            group["lr"] = rate * _pace((k + 0.5) / steps)
         part = rows[k * BATCH : (k + 1) * BATCH]
         mask = _mask(seen, masker)
         shown = _copies(given, part, scale) * mask
         noise = torch.randn((len(part), h, w, C), generator=rng).to(shown).permute(0, 3, 1, 2)
-        error = given.weights[part] * (_answer(shown + NOISE * noise, student) - answers[part]) ** 2
-        loss = error.mean() / given.weights[:known].mean() + _ramp(k / steps) * _cost(mask, given.within, price)
+        error = given.weights[part] * (_answer(shown + NOISE * noise, where, student) - answers[part]) ** 2
+        missed = error.mean() / given.weights[:known].mean()
+        behind = behind + _MEMORY * (float(missed.detach()) - behind)
+        loss = missed + max(0.0, 1 - behind) * _cost(mask, given.within, price)
         for weight, slope in zip(masker + student, torch.autograd.grad(loss, masker + student), strict=True):
             weight.grad = slope
         optimiser.step()
-        schedule.step()
     with torch.no_grad():
         mask, left = _mask(seen, masker), torch.arange(known, len(answers))
-        said = torch.cat([_answer(_copies(given, part, scale) * mask, student) for part in left.split(BATCH)])
+        said = torch.cat([_answer(_copies(given, part, scale) * mask, where, student) for part in left.split(BATCH)])
     return Learnt(mask[0, 0], _r_squared(said, answers[left], given.weights[left]))
 
 
@@ -133,7 +139,7 @@ def _masker_weights(into: int, rng: torch.Generator) -> list[Tensor]:
 
 
 def _student_weights(into: int, rng: torch.Generator) -> list[Tensor]:
-    """Of the student: three convolutions, the mean of each channel, one value."""
+    """Of the student: three convolutions, the sum of each channel, one value."""
     a, b, c = _STUDENT
     weights = _drawn([(a, into, 3, 3), (b, a, 3, 3), (c, b, 3, 3)], rng)
     return [*weights, 0.1 * torch.randn((1, c), generator=rng) * sqrt(2 / c), torch.zeros(1)]
@@ -158,11 +164,16 @@ def _mask(seen: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return F.conv2d(fine, weights[10], weights[11]).sigmoid()
 
 
-def _answer(shown: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """What the student says ``(B,)`` of masked copies ``(B, C, h, w)``."""
+def _answer(shown: Tensor, where: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """What the student says ``(B,)`` of masked copies ``(B, C, h, w)``, told where each cell is.
+
+    Channels are summed over the cells and divided by the root of their number, as a random sum grows.
+    """
+    shown = torch.cat([shown, where.expand(len(shown), -1, -1, -1)], 1)
     for k in (0, 2, 4):
         shown = _stage(shown, weights[k : k + 2], stride=2)
-    said: Tensor = F.linear(shown.mean((2, 3)), weights[6], weights[7])[:, 0]
+    strength = shown.sum((2, 3)) / sqrt(shown.shape[2] * shown.shape[3])
+    said: Tensor = F.linear(strength, weights[6], weights[7])[:, 0]
     return said
 
 
@@ -181,13 +192,16 @@ def _like(x: Tensor, other: Tensor) -> Tensor:
 # ---- what they see, and the loss -------------------------------------------------------------------------------------
 
 
-def _seen(picture: Tensor) -> Tensor:
-    """What the mask network sees ``(1, C + 2, h, w)``: the picture with its mean and contrast removed, and where."""
+def _plain(picture: Tensor) -> Tensor:
+    """The picture ``(1, C, h, w)`` with its mean and contrast removed."""
+    return ((picture - picture.mean((1, 2), keepdim=True)) / picture.std().clamp(min=1e-3))[None]
+
+
+def _where(picture: Tensor) -> Tensor:
+    """Row and column of each cell ``(1, 2, h, w)``, from -1 to 1."""
     h, w = picture.shape[1:]
     down = torch.linspace(-1, 1, h).to(picture)[:, None].expand(h, w)
-    across = torch.linspace(-1, 1, w).to(picture).expand(h, w)
-    plain = (picture - picture.mean((1, 2), keepdim=True)) / picture.std().clamp(min=1e-3)
-    return torch.cat([plain, down[None], across[None]])[None]
+    return torch.stack([down, torch.linspace(-1, 1, w).to(picture).expand(h, w)])[None]
 
 
 def _scale(pieces: Tensor) -> Tensor:
@@ -214,9 +228,9 @@ def _standard(given: Lesson) -> Tensor:
     return moved / (share @ moved**2).sqrt().clamp(min=1e-12)
 
 
-def _ramp(done: float) -> float:
-    """Share of the mask's price that is asked: none in the first eighth, all of it from three eighths on."""
-    return min(1.0, max(0.0, 4 * done - 0.5))
+def _pace(done: float) -> float:
+    """Share of the largest step size: it rises over the first fifth of the steps and falls as a cosine after."""
+    return 5 * done if done < 0.2 else 0.5 + 0.5 * cos(pi * (done - 0.2) / 0.8)
 
 
 def _cost(mask: Tensor, within: tuple[Tensor, Tensor], price: Price) -> Tensor:

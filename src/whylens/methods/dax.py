@@ -35,7 +35,7 @@ def dax(
     width: Annotated[float, Range(0.01)] = 0.25,
     value: Value = "probability",
     steps: Annotated[int, Range(1)] = 300,
-    area: Annotated[float, Range(0.0)] = 0.5,
+    area: Annotated[float, Range(0.0)] = 1.0,
     change: Annotated[float, Range(0.0)] = 0.1,
     undecided: Annotated[float, Range(0.0)] = 0.1,
     seed: int = 0,
