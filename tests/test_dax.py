@@ -120,17 +120,25 @@ def tagged() -> tuple[Tensor, Tensor]:
     return torch.stack(frames), torch.stack(truth)
 
 
-def test_the_mask_lies_on_the_tag_and_no_gradient_is_asked_for(tagged: tuple[Tensor, Tensor]) -> None:
+def test_no_gradient_of_the_black_box_is_asked_for() -> None:
+    params: dict[str, Any] = {"units": "grid", "count": 16, "samples": 40, "steps": 4}
+    found = run(Shut(Patch()), textured(2), **params)
+    assert found.cost["run_backwards"] == 0
+    assert torch.equal(found.maps, run(Patch(), textured(2), **params).maps)
+
+
+@pytest.mark.slow
+def test_the_mask_lies_on_the_tag(tagged: tuple[Tensor, Tensor]) -> None:
     """Half of the largest value as threshold; the tag is a fiftieth of the picture."""
     frames, truth = tagged
-    found = run(Shut(Tagged()), frames, samples=300, steps=150)
+    found = run(Shut(Tagged()), frames, samples=300)
     assert found.maps.shape == (2, 1, 64, 64)
-    assert found.cost["run_backwards"] == 0
     chosen = found.maps[:, 0] > 0.5 * found.maps.amax((2, 3), keepdim=True)[:, 0]
     iou = (chosen & truth).sum((1, 2)) / (chosen | truth).sum((1, 2))
     energy = (found.maps[:, 0] * truth).sum((1, 2)) / found.maps.sum((1, 2, 3))
     assert float(iou.mean()) >= 0.5
-    assert float(energy.min()) > 0.5 > 20 * float(truth.float().mean((1, 2)).max())
+    assert float(energy.mean()) > 0.5
+    assert float(energy.min()) > 10 * float(truth.float().mean((1, 2)).max())
     assert float(found.checks["student_r_squared"].min()) > 0.8
 
 
@@ -145,13 +153,15 @@ def lesson_of(net: nn.Module, *, seed: int = 5, samples: int = 300) -> student.L
 
 
 def test_only_its_price_closes_the_mask() -> None:
-    """A student can do with an open mask: without a price it stays open, with one it closes but for the patch."""
-    given = lesson_of(Patch())
-    free = student.learn(given, Price(0, 0, 0.1), steps=150, seed=0)
-    priced = student.learn(given, Price(1, 0.1, 0.1), steps=150, seed=0)
-    assert float(free.mask.mean()) > 0.8
-    assert float(priced.mask.mean()) < 0.2
-    assert min(free.r_squared, priced.r_squared) > 0.8
+    """Without a price half of the frame stays shown, without one for area no less than a third; with it, the patch."""
+    given, box = lesson_of(Patch()), (slice(6, 12), slice(12, 18))
+    bare, free, priced = (
+        student.learn(given, Price(*price), steps=150, seed=0) for price in ((0, 0, 0), (0, 0, 0.1), (0.5, 0.1, 0.1))
+    )
+    assert min(float(bare.mask.mean()), float(free.mask.mean())) > 0.3
+    assert float(priced.mask.mean()) < 0.1
+    assert float(inside(priced.mask[None, None], box)) > 0.8 > 0.3 > float(inside(free.mask[None, None], box))
+    assert min(bare.r_squared, free.r_squared, priced.r_squared) > 0.9
 
 
 def test_a_student_that_fails_is_flagged() -> None:
@@ -192,13 +202,12 @@ def test_a_mask_that_chose_nothing_is_flat() -> None:
     assert 0 < float(found.checks["mask_area"][0]) < 1
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_the_callers_gradient_mode_does_not_matter(mode: Callable[[], Any]) -> None:
+def test_the_callers_gradient_mode_does_not_matter() -> None:
     frames = textured(1)
     params: dict[str, Any] = {"units": "grid", "count": 16, "samples": 40, "steps": 4}
     expected = run(Patch(), frames, **params).maps
-    with mode():
-        assert torch.equal(run(Patch(), frames.clone(), **params).maps, expected)
+    with torch.no_grad():
+        assert torch.equal(run(Patch(), frames, **params).maps, expected)
 
 
 def test_function_targets_and_probabilities() -> None:

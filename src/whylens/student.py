@@ -123,7 +123,9 @@ def learn(given: Lesson, price: Price, *, steps: int, seed: int) -> Learnt:
         optimiser.step()
     with torch.no_grad():
         mask, left = _mask(seen, masker), torch.arange(known, len(answers))
-        said = torch.cat([_answer(_copies(given, part, scale) * mask, where, student) for part in left.split(BATCH)])
+        said = torch.cat(
+            [_answer(_copies(given, part, scale) * mask, where, student) for part in torch.split(left, BATCH)]
+        )
     return Learnt(mask[0, 0], _r_squared(said, answers[left], given.weights[left]))
 
 

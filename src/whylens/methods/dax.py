@@ -35,7 +35,7 @@ def dax(
     width: Annotated[float, Range(0.01)] = 0.25,
     value: Value = "probability",
     steps: Annotated[int, Range(1)] = 300,
-    area: Annotated[float, Range(0.0)] = 1.0,
+    area: Annotated[float, Range(0.0)] = 0.5,
     change: Annotated[float, Range(0.0)] = 0.1,
     undecided: Annotated[float, Range(0.0)] = 0.1,
     seed: int = 0,
@@ -46,7 +46,7 @@ def dax(
     forwards, no gradient of the model; its own two nets take `steps` steps per image on area-pooled copies.
     `area`, `change` (within segments) and `undecided` are the mask's price in shares of the scores' variance.
     Checks: `student_r_squared` on a fifth of the draws that is not learnt from; `mask_area`.
-    fails: where that R² is low; the score hangs on the mask, the mask does not say which way.
+    fails: where that R² is low, as on photos whose evidence is spread; the mask does not say which way it speaks.
 
     Source: our reading of the abstract of DAX, arXiv:2409.11123, and LIME's kernel.   Differs: noise on what the
     student sees; copies enter less their fill; where the mask hardly varies it is its mean.
