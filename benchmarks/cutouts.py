@@ -40,7 +40,7 @@ from whylens import _plugins
 HERE = Path(__file__).parent
 TOGETHER = 4  # scenes explained in one call
 INSERTIONS = ("insertion", "insertion:mode=igospp")
-METRICS = (*INSERTIONS, "deletion", "deletion:mode=igospp", "energy_inside", "pointing_game")
+METRICS = (*INSERTIONS, "deletion", "energy_inside", "pointing_game")
 PAIRED = ("grad_cam", "igos", "igos_pp")
 
 

@@ -129,7 +129,7 @@ def plain(interval: Interval) -> dict[str, Any]:
 # ---- Markdown ------------------------------------------------------------------------------------------------------
 
 HEAD = (
-    "method", "insertion", "insertion, igospp", "deletion", "deletion, igospp", "energy inside", "above the area",
+    "method", "insertion", "insertion, igospp", "deletion", "energy inside", "above the area",
     "pointing", "above chance", "s/image", "stamps",
 )  # fmt: skip
 
@@ -148,7 +148,7 @@ def markdown(table: Table) -> str:
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
-    numbers = [short(row[m]) for m in ("insertion", "insertion:mode=igospp", "deletion", "deletion:mode=igospp")]
+    numbers = [short(row[m]) for m in ("insertion", "insertion:mode=igospp", "deletion")]
     judged = [short(row["energy_inside"]), against(row["energy above area"])]
     judged += [short(row["pointing_game"]), against(row["pointing above chance"])]
     return [f"`{row['label']}`", *numbers, *judged, f"{row['seconds per image']:.2f}", str(row["insertion"]["stamps"])]

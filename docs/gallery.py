@@ -23,7 +23,8 @@ from whylens.outlines import gives_segments, outlines
 from whylens.picture import picture
 
 HERE = Path(__file__).parent
-FOLDER, PAGE, FIGURES = HERE / "pictures" / "gallery", HERE / "gallery.md", HERE / "pictures" / "gallery" / "figures.json"
+FOLDER, PAGE = HERE / "pictures" / "gallery", HERE / "gallery.md"
+FIGURES = FOLDER / "figures.json"
 START, END = "<!-- gallery: start -->", "<!-- gallery: end -->"
 SIDE = 280
 

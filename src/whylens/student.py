@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name
 from torch import Tensor
 
-from .probe import Baseline
+from .passes import Baseline
 from .regions import Regions
 
 SIDE = 64

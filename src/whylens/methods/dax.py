@@ -11,7 +11,8 @@ from .. import regions, surrogate
 from .._check import Range
 from .._state import own_precision
 from ..contract import Maps, MethodFacts
-from ..probe import Baseline, Probe
+from ..passes import Baseline
+from ..probe import Probe
 from ..regions import Kind, Regions
 from ..residual import keeps_target
 from ..student import Learnt, Price, learn, lesson

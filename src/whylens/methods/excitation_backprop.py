@@ -30,7 +30,7 @@ def excitation_backprop(
     Products of features (linear attention) are refused.
 
     Source: Zhang et al. 2016, arXiv:1608.00507, sec. 3.2 and 3.3.   Differs: batch norm hands on as it is; attention
-    is fixed weights; the contrast is taken at the last learned layer's input. Patents: see the page of methods.
+    is fixed weights; the contrast is taken at the last learned layer's input. Patents: the page of methods says more.
     """
     rule = Excitation(skip)
     contrasts = (False, True) if mode == "contrastive" else (False,)
