@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import timm
@@ -54,3 +55,20 @@ def test_a_finite_map_or_one_sentence(case: Case, net: str) -> None:
     alone = whylens.explain(model, frames[1:2], target=1, **options)
     largest = float(found.maps[1].abs().max().clamp(min=1e-12))
     assert float((alone.maps[0] - found.maps[1]).abs().max()) <= BATCH_TOLERANCE * largest
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode], ids=lambda mode: mode.__name__)
+@pytest.mark.parametrize("case", [*CASES, *ELSEWHERE], ids=lambda c: str(c.method))
+def test_a_caller_without_gradients_gets_the_same_map(
+    case: Case, mode: Callable[[], AbstractContextManager[None]]
+) -> None:
+    model = Model(SmallNet(), layer="high")
+    expected = whylens.explain(model, inside(), method=case.method, params=dict(case.params) or None)
+    with mode():
+        found = whylens.explain(model, inside(), method=case.method, params=dict(case.params) or None)
+    assert torch.equal(expected.maps, found.maps)
+
+
+def inside() -> torch.Tensor:
+    """Frames made where it is called."""
+    return torch.rand((2, 3, 20, 20), generator=torch.Generator().manual_seed(2))

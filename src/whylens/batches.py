@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._state import own_precision
 from .collect import Job, Row, finished
 from .contract import Maps
 from .embedding import embed
@@ -100,6 +101,10 @@ class Batches:
             self.run(batch.part(slice(half, None)))
 
     def _run(self, batch: Frames) -> None:
+        with own_precision(self.model.net):
+            self._explain(batch)
+
+    def _explain(self, batch: Frames) -> None:
         shape = tuple(batch.frames.shape[1:])
         needs = [job.method.facts.needs for job in self.jobs]
         for job in self.jobs:

@@ -89,13 +89,13 @@ class Engine:
             raise InputError(f"masked_scores: masks must be (M, U) or (N, M, U), N {count}. Got {tuple(masks.shape)}.")
         distinct, back = _distinct(masks)
         work = work.laid_out(memory_layout(self.model.net, work.frames))
-        found = [torch.empty(len(d)) for d in (distinct * count if len(distinct) == 1 else distinct)]
         with self._ready(work.frames) as run:
+            found = [torch.empty(len(d)) for d in (distinct * count if len(distinct) == 1 else distinct)]
             shifts = self._shifts(work, distinct, run)
             for rough in (True, False):
                 self._all(work, distinct, [n for n in range(count) if (n in shifts) == rough], found, run, rough)
-        for n, shift in shifts.items():
-            found[n] += shift
+            for n, shift in shifts.items():
+                found[n] += shift
         return torch.stack([found[n][back[n if len(back) > 1 else 0]] for n in range(count)])
 
     def plain(self, frames: Tensor, images: Tensor, read: Read) -> Tensor:
@@ -115,10 +115,10 @@ class Engine:
         With `take` each row's gradient is handed over, unless the score has none. A pass never holds two
         images: convolutions round otherwise in other company, and a search that decides by scores would drift apart.
         """
-        scores = torch.empty(len(images), count)
         parts = -(-count // (self.rows_given or default_rows(frames)))
         edges = [count * k // parts for k in range(parts + 1)]
         with self._ready(frames) as run, torch.set_grad_enabled(take is not None):
+            scores = torch.empty(len(images), count)
             for a, n in enumerate(images.tolist()):
                 for part in map(slice, edges, edges[1:]):
                     rows = make(n, part).detach().requires_grad_(take is not None)

@@ -64,7 +64,8 @@ class Passes:
         precision: Precision = "float32",
     ) -> None:
         self.model = model
-        self.frames = frames.detach().to(device=model.device, dtype=model.dtype)
+        frames = frames.clone() if frames.is_inference() else frames.detach()  # else no gradient may reach them
+        self.frames = frames.to(device=model.device, dtype=model.dtype)
         self.engine = Engine(model, precision)
         self._forwards = self._backwards = 0
         self._layers, self._to_input = set(layers), to_input
