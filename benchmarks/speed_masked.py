@@ -6,13 +6,14 @@
 Two figures per row: against the peer as its users call it (the bar), and against the peer given our memory layout and
 dtype (what remains). The ladder is the plain program with batch size, channels last, folded batch norm and bfloat16
 switched on one after another. Runs are taken in turn; a figure is a ratio of medians. `--share` takes that share of
-the draws, `--sizes 16` tries no other batch size of plain nets; `--busy` counts CPU seconds of the process instead of
+the draws or iterations; rows of an earlier call that are not asked for stay in the file; `--sizes 16` tries no other batch size of plain nets; `--busy` counts CPU seconds of the process instead of
 the clock's, for a machine that does other things: then with `--threads 1`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
 from collections.abc import Callable
@@ -241,9 +242,16 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
     bench = opened(options)
-    rows = [row for name in options.rows if (row := ROWS[name](bench)) is not None]
-    clock = "CPU seconds of the process" if options.busy else "seconds"
-    written(options.out, rows, repeats=options.repeats, photo=options.photo, share_of_draws=options.share, clock=clock)
+    how = {"repeats": options.repeats, "photo": options.photo, "share of draws or iterations": options.share}
+    how["clock"] = "CPU seconds of the process" if options.busy else "seconds"
+    rows = (
+        {row["row"]: row for row in json.loads(options.out.read_text("utf-8"))["rows"]} if options.out.exists() else {}
+    )
+    for name in options.rows:
+        found = ROWS[name](bench)
+        if found is not None:
+            rows[name] = {"row": name, **how, **found}
+            written(options.out, list(rows.values()))
 
 
 if __name__ == "__main__":
