@@ -6,8 +6,9 @@
 Two figures per row: against the peer as its users call it (the bar), and against the peer given our memory layout and
 dtype (what remains). The ladder is the plain program with batch size, channels last, folded batch norm and bfloat16
 switched on one after another. Runs are taken in turn; a figure is a ratio of medians. `--share` takes that share of
-the draws or iterations; rows of an earlier call that are not asked for stay in the file; `--sizes 16` tries no other batch size of plain nets; `--busy` counts CPU seconds of the process instead of
-the clock's, for a machine that does other things: then with `--threads 1`.
+the draws or iterations, `--sizes 16` tries no other batch size of plain nets; rows of an earlier call that are not
+asked for stay in the file. `--busy` counts CPU seconds of the process instead of the clock's, for a machine that does
+other things: then with `--threads 1`.
 """
 
 from __future__ import annotations
