@@ -30,9 +30,9 @@ PAPER = {("igos", 7): 0.66, ("igos", 28): 0.59, ("igos", 224): 0.59} | {
 """Insertion, in shares, as quoted for "earlier methods" and iGOS++ in the authors' later summary of their work."""
 
 CAVEAT = """The paper's figures are those its authors quote in a later summary: insertion 66 to 73 % at 7 x 7, 59 to
-72 % at 28 x 28 and 224 x 224. Neither the exact table of the AAAI paper (arXiv:2012.15783) was verified, nor which of
-the earlier methods reaches 66 and 59 %: they stand beside I-GOS here. Networks, images and the baseline differ, so
-read the order of the methods, not the third digit."""
+72 % at 28 x 28 and 224 x 224. Neither the exact table of the iGOS++ paper (CHIL 2021, arXiv:2012.15783) was verified,
+nor which of the earlier methods reaches 66 and 59 %: they stand beside I-GOS here. Networks, images and the baseline
+differ, so read the order of the methods, not the third digit."""
 
 RISE_PAPER = {"grad_cam": (0.6766, 0.1232), "rise": (0.7267, 0.1076)}
 """Insertion and deletion in mode "rise" on ResNet-50 and all of ImageNet's val: Petsiuk et al. 2018, table 2."""

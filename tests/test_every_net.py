@@ -72,3 +72,12 @@ def test_a_caller_without_gradients_gets_the_same_map(
 def inside() -> torch.Tensor:
     """Frames made where it is called."""
     return torch.rand((2, 3, 20, 20), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("case", [*CASES, *ELSEWHERE], ids=lambda c: str(c.method))
+def test_a_net_in_another_type_is_explained_in_its_own(case: Case, dtype: torch.dtype) -> None:
+    model = Model(SmallNet().to(dtype), layer="high")
+    found = whylens.explain(model, inside(), method=case.method, params=dict(case.params) or None)
+    assert found.maps.dtype == torch.float32
+    assert not found.checks["not_finite"].any()

@@ -37,7 +37,7 @@ WORTH = 4
 """How many times as many masks there must be for that to be worth it."""
 
 MEASURED_FROM = 2000
-"""Rows of work from which the size of a micro-batch is found by trying; below it is `_default_rows`."""
+"""Rows of work from which the size of a micro-batch is found by trying; below it is `default_rows`."""
 
 Expand = Callable[[Tensor, Tensor], Tensor]
 """Masks over units ``(B, U)`` of the images ``(B,)`` → what is kept of each pixel ``(B, 1, H, W)``."""
@@ -61,6 +61,7 @@ class Work:
     masks: Tensor
     expand: Expand
     read: Read
+    shiftable: bool = True  # whether what bfloat16 does to all scores alike may be taken back
 
     def rows(self, images: Tensor, masks: Tensor) -> Tensor:
         """Masked copies ``(B, C, H, W)`` of these images under these masks ``(B, U)``."""
@@ -184,7 +185,7 @@ class Engine:
         image stays in float32 where what is left is more than `TOLERANCE`.
         """
         shifts: dict[int, float] = {}
-        if self.precision != "auto" or not self.model.differentiable or self.model.dtype != torch.float32:
+        if self.precision != "auto" or not _folds(self.model) or not work.shiftable:
             return shifts
         for n in range(len(work.frames)):
             held = distinct[n if len(distinct) > 1 else 0]

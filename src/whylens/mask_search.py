@@ -76,13 +76,15 @@ class Search:
             own = self.iterations * (k + 1) // len(sizes) - self.iterations * k // len(sizes)
             step = self.step * shape[0] * shape[1] / CELLS
             given = masks.reshape(together, len(frames), 1, *shape)
-            masks = descend(objective, given, iterations=own, step=step, optimizer=self.optimizer).masks.flatten(0, 1)
+            first = self.iterations * k // len(sizes)
+            found = descend(objective, given, iterations=own, step=step, optimizer=self.optimizer, first=first)
+            masks = found.masks.flatten(0, 1)
         return masks.view(together, len(frames), 1, *masks.shape[2:])
 
 
 def ends(probe: Probe, baseline: Baseline, over: Tensor) -> dict[str, Tensor]:
     """The target's probability ``(N,)`` where only `over` ``(N, 1, H, W)`` is kept, and where only the rest is."""
-    both = torch.stack([over, 1 - over]).detach()
+    both = torch.stack([over, 1 - over]).detach().to(probe.frames)
     scores = probe.masked_scores(torch.eye(2), baseline, expand=lambda masks, images: both[masks.argmax(1), images])
     return {"deleted": scores[:, 0], "inserted": scores[:, 1]}
 

@@ -87,15 +87,15 @@ class Objective:
         """
         step = step.to(masks).view(1, -1, 1, 1, 1)
         stiffness = 16 * len(masks) * self.smooth / masks[0, 0].numel()  # squared differences have eigenvalues below 8
-        slope = 1 / (1 + step * stiffness)  # in units of the step
-        momentum = (1 - slope.sqrt()) / (1 + slope.sqrt())
+        length = 1 / (1 + step * stiffness)  # in units of the step
+        momentum = (1 - length.sqrt()) / (1 + length.sqrt())
         x = before = masks.clamp(0, 1)
         for _ in range(ROUNDS if stiffness > 0 else 1):
             with torch.enable_grad():
                 ahead = (x + momentum * (x - before)).detach().requires_grad_()
                 (pull,) = torch.autograd.grad(self.penalty(ahead).sum(), ahead)
             before = x
-            x = (ahead.detach() - slope * (ahead.detach() - masks + step * pull)).clamp(0, 1)
+            x = (ahead.detach() - length * (ahead.detach() - masks + step * pull)).clamp(0, 1)
         return x
 
     def _loss(self, parts: Sequence[Part], penalty: Tensor, images: Tensor, draw: int, pulls: Tensor | None) -> Tensor:
@@ -116,7 +116,7 @@ class Objective:
         def take(n: int, looks: slice, gradient: Tensor) -> None:
             if pulls is not None:
                 weights = torch.tensor([p.weight for p in parts])[part_of[looks]] * share[looks] / self.steps
-                moved = (gradient.float() * (frames[n] - fills[n])).sum(1, keepdim=True)
+                moved = (gradient.float() * (frames[n] - fills[n]).float()).sum(1, keepdim=True)
                 moved = moved * weights.to(moved).view(-1, 1, 1, 1)
                 pulls[:, n].index_add_(0, part_of[looks].to(pulls.device), moved)
 
@@ -157,9 +157,17 @@ class Found:
 
 
 def descend(
-    objective: Objective, start: Tensor, *, iterations: int, step: float, optimizer: Optimizer = "line_search"
+    objective: Objective,
+    start: Tensor,
+    *,
+    iterations: int,
+    step: float,
+    optimizer: Optimizer = "line_search",
+    first: int = 0,
 ) -> Found:
     """Masks that lower the objective, from masks `start` ``(J, N, 1, h, w)``, each iteration under fresh noise.
+
+    `first` is the number of the first draw.
 
     A step follows the gradient of the scores and then settles the penalty exactly, which may be as stiff as it likes
     (proximal gradient). "line_search" shortens the step until the loss falls as it should, judged under the noise of
@@ -168,20 +176,20 @@ def descend(
     """
     masks, count = start.clone(), start.shape[1]
     before, whole = masks, torch.full((count,), float(step))
-    first, stuck, losses, lowered = whole, torch.zeros(count), [], []
-    for i in range(iterations):
+    longest, stuck, losses, lowered = whole, torch.zeros(count), [], []
+    for i in range(first, first + iterations):
         open_ = (stuck < 2).nonzero().flatten()
         if not len(open_):
             break
         if optimizer == "nesterov":
-            ahead = (masks + i / (i + 3) * (masks - before)).clamp(0, 1)
+            ahead = (masks + (i - first) / (i - first + 3) * (masks - before)).clamp(0, 1)
             loss, gradient = objective.gradient(ahead, open_, i)
             before, masks, after = masks, objective.settled(ahead - step * gradient, whole), loss
         else:
             loss, gradient = objective.gradient(masks, open_, i)
-            masks, taken, after = _shortened(objective, masks, gradient, loss, first, open_, i, step * SHORTEST)
+            masks, taken, after = _shortened(objective, masks, gradient, loss, longest, open_, i, step * SHORTEST)
             stuck = torch.where(taken > 0, 0, stuck + 1)
-            first = torch.where(taken > 0, (taken / DECAY).clamp(max=step), whole)
+            longest = torch.where(taken > 0, (taken / DECAY).clamp(max=step), whole)
         losses.append(_where_open(loss, open_))
         lowered.append(_where_open(after, open_))
     return Found(masks, torch.stack(losses), torch.stack(lowered))

@@ -204,8 +204,9 @@ class Probe:
         before = self.passes.engine.backwards
         scores = self.passes.engine.looks(self.frames, images, count, make, self._reader(kind), take)
         asked = take is not None and len(images) > 0
-        if asked and self.passes.engine.backwards == before:
+        if asked and self.passes.engine.backwards == before and "constant" not in self._cache:
             self._refuse_cut_gradient()
+            self._cache["constant"] = scores
         self.cost.add(object(), forwards=count if len(images) else 0, backwards=count if asked else 0)
         return scores
 
@@ -228,7 +229,9 @@ class Probe:
         several times is scored once. Where the target is a function, its value is the score and the probability.
         """
         shared = masks if masks.ndim == 3 else masks[None]
-        work = Work(self.frames, baseline.frames.to(self.frames), shared, expand, self._reader(kind))
+        work = Work(
+            self.frames, baseline.frames.to(self.frames), shared, expand, self._reader(kind), kind != "decision"
+        )
         before = self.passes.engine.forwards
         scores = self.passes.engine.scores(work)
         self.cost.add(object(), forwards=-(-(self.passes.engine.forwards - before) // len(self)))

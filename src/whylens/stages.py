@@ -100,4 +100,4 @@ def _layer(call: _Seen) -> FeatureLayer:
     grid = call.grid
     if grid is None:
         raise InputError(f"The layer '{call.name}' gives no grid.")
-    return FeatureLayer(call.name, grid, f"{grid.size[0]} x {grid.size[1]} grid through which all of the scores passes")
+    return FeatureLayer(call.name, grid, f"{grid.size[0]} x {grid.size[1]} grid through which the scores pass whole")
