@@ -77,7 +77,7 @@ def by_sign_steps(model: whylens.Model, frame: Tensor, target: int, goal: float,
 
 def measured(model: whylens.Model, steps: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    params = {"steps": steps, "target_score": TARGET, "keep": 0}
+    params = {"steps": steps, "target_score": TARGET, "states": 0}
     for name, pixels in chosen(model).items():
         e = whylens.explain(model, [pixels], method="gax", params=params)
         target = int(e.targets[0])

@@ -55,7 +55,7 @@ def ours(bench: Bench, method: str, settings: Settings, precision: str, target: 
 
     params = {name: getattr(settings, name) for name in ("iterations", "steps", "size", "area", "smooth", "noise")}
     found = whylens.explain(
-        bench.model, bench.frame, method=method, target=target, params={**params, "step": settings.first,
+        bench.model, bench.frame, method=method, target=target, params={**params, "rate": settings.first,
         "baseline": "blur"}, precision=precision, seed=settings.seed,
     )  # fmt: skip
     return 1 - found.maps

@@ -34,7 +34,7 @@ def usual_photos() -> list[Path]:
 
 def curves(model: whylens.Model, images: object, *, steps: int, target_score: float = 48.0) -> whylens.Explanation:
     """gax of the predicted classes; `parts` ``(N, steps + 1)`` are the curves, NaN where the search had ended."""
-    params = {"steps": steps, "target_score": target_score, "keep": 0}
+    params = {"steps": steps, "target_score": target_score, "states": 0}
     return whylens.explain(model, images, method="gax", params=params)
 
 

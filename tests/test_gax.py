@@ -218,7 +218,7 @@ def test_the_published_space_leaves_out_the_normalisation() -> None:
 
 def test_each_image_stops_by_itself() -> None:
     model, x = Model(SmallNet(), preprocess=PLAIN), frames(4)
-    params = {"target_score": 1.0, "steps": 60, "keep": 5}
+    params = {"target_score": 1.0, "steps": 60, "states": 5}
     found = run(model, x, 0, **params)
     alone = [run(model, x[n : n + 1], 0, **params) for n in range(4)]
     assert len(set(found.checks["steps_taken"].tolist())) > 1
@@ -239,7 +239,7 @@ def test_each_image_stops_by_itself() -> None:
 @pytest.mark.parametrize(("keep", "steps"), [(16, 7), (5, 7), (2, 9), (4, 1), (1, 4), (3, 12)])
 def test_the_history_holds_the_states_it_says(keep: int, steps: int) -> None:
     x, net = frames(1), SmallNet()
-    found = run(net, x, 1, steps=steps, keep=keep, target_score=1e9)
+    found = run(net, x, 1, steps=steps, states=keep, target_score=1e9)
     assert found.history is not None
     assert found.history.shape == (keep, 1, 3, 20, 20)
     assert found.history.dtype == torch.float16
@@ -248,12 +248,12 @@ def test_the_history_holds_the_states_it_says(keep: int, steps: int) -> None:
     assert keep == 1 or stride == 1 or -(-steps // (stride // 2)) > keep - 1  # no coarser than it must be
     for i in range(keep):
         step = min(i * stride, steps) if keep > 1 else steps
-        state = x.tanh() if step == 0 else run(net, x, 1, steps=step, keep=0, target_score=1e9).maps
+        state = x.tanh() if step == 0 else run(net, x, 1, steps=step, states=0, target_score=1e9).maps
         torch.testing.assert_close(found.history[i].float(), state, rtol=0, atol=6e-4)
 
 
 def test_the_history_is_saved_and_loaded(tmp_path: Path) -> None:
-    found = run(SmallNet(), frames(2), 1, steps=6, keep=4)
+    found = run(SmallNet(), frames(2), 1, steps=6, states=4)
     read = whylens.Explanation.load(found.save(tmp_path / "gax"))
     for name in ("maps", "history", "parts"):
         torch.testing.assert_close(getattr(read, name), getattr(found, name), rtol=0, atol=0, equal_nan=True)
@@ -261,7 +261,7 @@ def test_the_history_is_saved_and_loaded(tmp_path: Path) -> None:
     assert read.history.dtype == torch.float16
     assert read[1].history is not None
     assert torch.equal(read[1].history, found.history[:, 1:])  # type: ignore[index]
-    assert run(SmallNet(), frames(1), 1, steps=2, keep=0).history is None
+    assert run(SmallNet(), frames(1), 1, steps=2, states=0).history is None
 
 
 # ---- what has no CO score --------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def test_frames_that_are_no_photo_stay_finite(value: float) -> None:
 
 # ---- the contract ----------------------------------------------------------------------------------------------------
 
-CASES_GAX = [Case("gax", {"steps": 4, "keep": 3}, closed_forms=(on_the_toy,))]
+CASES_GAX = [Case("gax", {"steps": 4, "states": 3}, closed_forms=(on_the_toy,))]
 TABLES_GAX = [Case("gax", {"steps": 4}, table=True)]
 
 

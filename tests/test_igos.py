@@ -18,7 +18,7 @@ from whylens.passes import Passes
 from whylens.probe import Probe
 from whylens.testing import Case, SmallNet
 
-QUICK = {"size": 7, "iterations": 10, "steps": 8, "step": 100.0, "baseline": "black"}
+QUICK = {"size": 7, "iterations": 10, "steps": 8, "rate": 100.0, "baseline": "black"}
 
 
 def seen(x: Tensor, cell: tuple[int, int]) -> Tensor:
@@ -206,7 +206,7 @@ def test_coarse_to_fine_ends_at_the_size_asked() -> None:
 
 @pytest.mark.parametrize("method", ["igos", "igos_pp"])
 def test_nesterov_finds_the_cells_too(method: str) -> None:
-    found = run(Rule(redundant), method, optimizer="nesterov", step=300.0, iterations=20, smooth=0.1)
+    found = run(Rule(redundant), method, optimizer="nesterov", rate=300.0, iterations=20, smooth=0.1)
     assert marked(found) <= {A, B}
     assert float(found.checks["inserted"][0]) > 0.5 or float(found.checks["deleted"][0]) < 0.5
 

@@ -69,7 +69,7 @@ def dax(
         **keeps_target(probe, filled),
     }
     spread = maps.amax((2, 3), keepdim=True) - maps.amin((2, 3), keepdim=True)
-    maps = torch.where(spread <= FLAT, maps[..., :1, :1], maps)
+    maps = torch.where(spread <= FLAT, maps.mean((2, 3), keepdim=True), maps)
     return Maps(maps.to(probe.frames), checks=checks, extra={"baseline": filled.name})
 
 

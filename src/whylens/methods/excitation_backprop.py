@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+
 from ..contract import Maps, MethodFacts
 from ..excitation import Excitation, Skip
 from ..probe import Probe
@@ -36,14 +38,12 @@ def excitation_backprop(
     contrasts = (False, True) if mode == "contrastive" else (False,)
     shares = [found.sum(1, keepdim=True) for found in probe.handed_down(rule, contrasts)]
     arrived = [found.sum((1, 2, 3)) for found in shares]
-    conserved = (
-        min(arrived, key=lambda mass: float(mass.sum())) if len(arrived) == 1 else arrived[0].minimum(arrived[1])
-    )
+    conserved = torch.stack(arrived).amin(0)
     calls = rule.followed + len(rule.guessed)
     checks = {
         "conserved": conserved,
         "leaking": (conserved - 1).abs() > LEAK,
         "rule_share": conserved.new_full((len(probe),), rule.followed / calls if calls else 1.0),
     }
-    maps = (shares[0] - shares[-1]) if len(shares) > 1 else shares[0]
+    maps = shares[0] - shares[1] if len(shares) > 1 else shares[0]
     return Maps(maps.clamp(min=0), checks=checks, extra={"taken for elementwise": sorted(set(rule.guessed))})

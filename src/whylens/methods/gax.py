@@ -40,7 +40,7 @@ def gax(
     similarity: Annotated[float, Range(0)] = 100.0,
     bias: bool = False,
     space: Space = "frame",
-    keep: Annotated[int, Range(0, 64)] = 16,
+    states: Annotated[int, Range(0, 64)] = 16,
 ) -> Maps:
     """What is added to the frame so that the target gains on the other classes: h = tanh(w x), w found by search.
 
@@ -48,10 +48,10 @@ def gax(
     kappa . (f(x + h) - f(x)) of the check `co`, f the raw logits, kappa 1 for the target and -1 / (K - 1) for others;
     a single output, or a target function, is raised by itself.   cost: a forward and a backward per step.
     w moves by Adam against -co + `similarity` / mean((h - x + e)^2 / (|x| + e)) until co reaches `target_score`. `bias`
-    adds b to w x. `parts` (N, steps + 1): co at every step. `history` (keep, N, C, H, W), float16: state i is that of
-    step min(i * stride, steps_taken).   Checks beside these: `co_start`, h being the image over again; `linf` and
-    `mean_change` of what is added; `co_sign_step`, `co_sign_step_mean`: one gradient-sign step as large, or as large
-    on average.
+    adds b to w x. `parts` (N, steps + 1): co at every step, NaN after its end. `history` (states, N, C, H, W), float16:
+    state i is that of step min(i * stride, steps_taken).   Checks beside these: `co_start`, h being the image over
+    again; `linf` and `mean_change` of what is added; `co_sign_step`, `co_sign_step_mean`: one gradient-sign step as
+    large, or as large on average.
     fails: as an explanation of what the net looked at: the search is an adversarial one without a bound on h; it
     starts by pushing h away from x, whatever the net. Where x is black h stays 0 without `bias`.
 
@@ -64,7 +64,7 @@ def gax(
     still = {n: torch.zeros_like(net.x[n]) for n in range(count)}
     rest, uphill = net.look(still, slopes=True)
     before = rest if space == "frame" else _Net(probe, "frame").look(still, slopes=False)[0]
-    searches = [_Search(x, mode, similarity=similarity, rate=rate, bias=bias, keep=keep) for x in net.x]
+    searches = [_Search(x, mode, similarity=similarity, rate=rate, bias=bias, keep=states) for x in net.x]
     curve = torch.full((count, steps + 1), torch.nan)
     active = list(range(count))
     for step in range(steps + 1):
@@ -80,7 +80,7 @@ def gax(
             break
         for n in active:
             searches[n].move(slopes[n], step + 1)
-    history = torch.stack([s.states() for s in searches], 1) if keep else None
+    history = torch.stack([s.states() for s in searches], 1) if states else None
     return Maps(
         torch.stack([s.h() for s in searches]),
         checks={**_reached(searches, curve, target_score), **_beside(net, searches, uphill, before)},
@@ -125,7 +125,7 @@ def _reader(probe: Probe) -> Kind | Read:
         return "score"
 
     def read(output: Any, images: Tensor) -> Tensor:
-        return margin(probe.model.scores(output).double(), index.to(images.device)[images])
+        return margin(probe.model.scores(output).float(), index.to(images.device)[images])
 
     return read
 

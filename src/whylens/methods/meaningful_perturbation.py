@@ -1,4 +1,4 @@
-"""The smallest smooth blur of the image that takes the target away, learnt by gradient descent."""
+"""The smallest smooth part of the image whose replacement takes the target away, learnt by gradient descent."""
 
 from __future__ import annotations
 
@@ -47,14 +47,15 @@ def meaningful_perturbation(
 ) -> Maps:
     """What a mask removes that lowers the target's probability however the image is shifted by a few pixels.
 
-    maps: (N, 1, size, size), unit: removed share, sign: >= 0; `size` counts cells along the shorter side.
+    maps: (N, 1, h, w), unit: removed share, sign: >= 0; `size` counts cells along the shorter side.
     cost: `iterations` forwards and backwards, 35 forwards for the start.
     Adam at `rate` on probability + `area` x removed share + `smooth` x mean (squared step down and across)^(power / 2),
-    the image shifted anew each time by up to `jitter` pixels; starts from the smallest disc whose removal is enough.
+    the image shifted anew each time by one of `jitter` whole pixels around 0, down and across; starts from the smallest
+    disc whose removal is enough.
     Checks: `deleted`, `inserted`: the probability without the evidence, and with nothing else.
     fails: on evidence off the centre that is small beside the disc; where the baseline keeps the target (flagged).
 
-    Source: Fong & Vedaldi 2017, arXiv:1704.03296, eq. 3 to 5.   Differs: weights are of means over cells (theirs, of
+    Source: Fong & Vedaldi 2017, arXiv:1704.03296.   Differs: weights are of means over cells (theirs, of
     sums over 28 x 28, are these over 784); the gradient passes the mask's blur; the baseline is searched.
     """
     filled = choose(probe, baseline, seed=seed)
@@ -84,10 +85,10 @@ def _pull(probe: Probe, filled: Baseline, over: Tensor, shift: list[int]) -> Ten
     fills, pulls = fills.expand_as(frames), torch.zeros_like(over)
 
     def make(n: int, _looks: slice) -> Tensor:
-        return torch.lerp(fills[n], frames[n], over[n])[None]
+        return torch.lerp(fills[n], frames[n], over[n].to(frames))[None]
 
     def take(n: int, _looks: slice, gradient: Tensor) -> None:
-        pulls[n] = (gradient[0].float() * (frames[n] - fills[n])).sum(0, keepdim=True)
+        pulls[n] = (gradient[0].float() * (frames[n] - fills[n]).float()).sum(0, keepdim=True)
 
     probe.looks(1, make, take=take)
     return pulls
