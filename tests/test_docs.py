@@ -245,6 +245,14 @@ def test_the_matrix_holds_methods_that_exist() -> None:
     assert set(methods) <= set(_plugins.names("methods"))
 
 
+def test_the_gallery_shows_every_method() -> None:
+    lines = rows(DOCS / "gallery.md")
+    assert [line[0] for line in lines if len(line) > 3] == [line[0] for line in lines]
+    assert {line[0] for line in lines} == set(_plugins.names("methods"))
+    for picture in re.findall(r"\]\((pictures/[^)]+)\)", (DOCS / "gallery.md").read_text("utf-8")):
+        assert (DOCS / picture).exists(), picture
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     page = (DOCS / "api.md").read_text("utf-8")
     missing = [n for n in whylens.__all__ if n != "__version__" and f"<!-- api: {n} -->" not in page]

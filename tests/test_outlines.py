@@ -17,7 +17,7 @@ from torch import Tensor
 
 import whylens
 from test_figure import explained, texts
-from whylens import InputError
+from whylens import InputError, testing
 from whylens.explanation import Explanation
 from whylens.images import Photo
 from whylens.outlines import AGAINST, FOR, READING, Segment, gives_segments, leading, outlines, spoken
@@ -339,3 +339,11 @@ def test_parts_of_another_kind_are_no_segments() -> None:
 def test_a_frame_whose_place_is_known_by_its_size_alone() -> None:
     said = segmented(LABELS, VALUES, placements=())
     assert outlines(said, 0, GREY).size == (40, 40)
+
+
+def test_a_critical_set_is_no_segment() -> None:
+    params = {"units": "grid", "count": 16, "steps": 2, "rounds": 1, "top": 2}
+    frames = torch.rand((1, 3, 20, 20), generator=torch.Generator().manual_seed(0))
+    found = whylens.explain(whylens.Model(testing.SmallNet(), layer="high"), frames, method="gsinquire", params=params)
+    assert found.parts is not None
+    assert not gives_segments(found)

@@ -57,12 +57,14 @@ class Segment:
 
 
 def gives_segments(explanation: Explanation) -> bool:
-    """Whether `parts` are each pixel's segment, three or more, with or without the standard error of its value."""
+    """Whether `parts` are each pixel's segment, with or without the standard error of its value."""
     parts, maps = explanation.parts, explanation.maps
     if parts is None or explanation.weights is not None or parts.ndim != 4 or maps.ndim != 4 or maps.shape[1] != 1:
         return False
+    if "critical_area" in explanation.checks:  # a critical set is drawn by its map
+        return False
     labels = parts[:, 0]
-    whole = bool((labels == labels.round()).all()) and bool((labels >= 0).all()) and bool(labels.amax() > 1)
+    whole = bool((labels == labels.round()).all()) and bool((labels >= 0).all())
     return parts.shape[1] in (1, 2) and parts.shape[2:] == maps.shape[2:] and whole
 
 
