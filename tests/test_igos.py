@@ -206,7 +206,7 @@ def test_coarse_to_fine_ends_at_the_size_asked() -> None:
 
 @pytest.mark.parametrize("method", ["igos", "igos_pp"])
 def test_nesterov_finds_the_cells_too(method: str) -> None:
-    found = run(Rule(redundant), method, optimizer="nesterov", rate=300.0, iterations=20, smooth=0.1)
+    found = run(Rule(redundant), method, optimizer="nesterov", rate=300.0, iterations=20, area=1.0, smooth=0.1)
     assert marked(found) <= {A, B}
     assert float(found.checks["inserted"][0]) > 0.5 or float(found.checks["deleted"][0]) < 0.5
 

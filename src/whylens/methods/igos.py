@@ -49,7 +49,7 @@ def igos(
     Checks: `deleted`, `inserted`: the probability without the evidence, and with nothing else.
     fails: above 56 cells, on masks that disturb the net without being its evidence; igos_pp also asks to insert.
 
-    Source: Qi, Khorram, Li 2020 (I-GOS), arXiv:1905.00954; Li et al. 2021, From Heatmaps to Structured Explanations,
+    Source: Qi, Khorram, Li 2020 (I-GOS), arXiv:1905.00954; Li et al. 2021, Applied AI Letters,
     section 3.2, eq. 2.   Differs: the penalty is settled in each step (proximal) instead of followed; the line search
     uses the noise of the gradient, and an image that no step lowers stays; weights, iterations and steps are ours,
     chosen on a few cut-outs that are not reported (theirs: area 1, smooth 20, 15 iterations, 20 steps, rate 1000).

@@ -49,8 +49,8 @@ def igos_pp(
     `deleted` and `inserted` are as in igos.
     fails: slow; where the baseline keeps the target (flagged) nothing can be deleted.
 
-    Source: Khorram, Lawson, Li 2021 (iGOS++), arXiv:2012.15783; Li et al. 2021, From Heatmaps to Structured
-    Explanations, section 3.3.   Differs: the line search tests the objective of the gradient; the bilateral weight is
+    Source: Khorram, Lawson, Li 2021 (iGOS++), arXiv:2012.15783; Li et al. 2021, Applied AI Letters,
+    section 3.3.   Differs: the line search tests the objective of the gradient; the bilateral weight is
     alike down and across and taken at the mask's own cells; else as in igos, `smooth` 0.5 against their 20.
     """
     filled = choose(probe, baseline, seed=seed)
