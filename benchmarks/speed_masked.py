@@ -70,6 +70,8 @@ def opened(options: argparse.Namespace) -> Bench:
     model = whylens.load_model("efficientnet-lite0", device="cpu")
     frame = model.prepare(torch.from_numpy(getattr(skimage.data, options.photo)()).permute(2, 0, 1))[0][None]
     model.net.eval()
+    whole = replace(model.preprocess, resize=None)  # the frame is cut: both sides take it as it is
+    model = whylens.Model(model.net, preprocess=whole, classes=model.classes, name=model.name)
     whylens.explain(model, frame, method="rise", params={"samples": 64}, precision="auto")
     nets = {name: best_size(plain, frame, options.sizes) for name, plain in ladder(model, frame).items()}
     clock = time.process_time if options.busy else time.perf_counter
