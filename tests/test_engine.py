@@ -319,8 +319,10 @@ def test_what_bfloat16_does_to_all_scores_alike_is_taken_back() -> None:
 
 
 def test_rows_of_a_pass() -> None:
-    assert default_rows(torch.zeros(1, 3, 224, 224)) == 16
-    assert default_rows(torch.zeros(1, 3, 64, 64)) == 128
+    assert default_rows(torch.zeros(1, 3, 224, 224)) == 6
+    assert default_rows(torch.zeros(1, 3, 224, 224), half=True) == 12
+    assert default_rows(torch.zeros(1, 3, 448, 448)) == 6
+    assert default_rows(torch.zeros(1, 3, 64, 64)) == 73
     assert default_rows(torch.zeros(1, 3, 16, 16)) == 256
 
 

@@ -51,12 +51,12 @@ class Search:
         Checks: `deleted` and `inserted`, the probability without the evidence and with nothing else.
         """
         objective = Objective(probe, baseline, parts, penalty, smooth, self.steps, self.noise, self.seed)
-        found = [self._from(objective, start, together) for start in starts(self.starts, (7, 7), DEPTH)]
         best = torch.zeros(len(probe), dtype=torch.long)
-        if len(found) > 1:
-            best = torch.stack([objective(masks, torch.arange(len(probe)), self.iterations) for masks in found]).argmin(
-                0
-            )
+        with probe.held():
+            found = [self._from(objective, start, together) for start in starts(self.starts, (7, 7), DEPTH)]
+            if len(found) > 1:
+                last = [objective(masks, torch.arange(len(probe)), self.iterations) for masks in found]
+                best = torch.stack(last).argmin(0)
         kept = torch.stack([masks.prod(0) for masks in found])
         mask = kept[best, torch.arange(len(probe))]
         over = enlarged(mask, probe.frames.shape[2:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -209,6 +210,10 @@ class Probe:
             self._cache["constant"] = scores
         self.cost.add(object(), forwards=count if len(images) else 0, backwards=count if asked else 0)
         return scores
+
+    def held(self) -> AbstractContextManager[None]:
+        """Inside, the net stays ready for scores and looks, which a search of many short ones asks for."""
+        return self.passes.engine.held(self.frames)
 
     # ---- without gradients -------------------------------------------------------------------------------
 
