@@ -236,6 +236,7 @@ class Engine:
         for _ in range(0, rows, size):
             yield size
 
+
 _SIZES: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], int]] = WeakKeyDictionary()
 
 
