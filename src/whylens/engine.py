@@ -90,7 +90,8 @@ class Engine:
     @contextmanager
     def held(self, frames: Tensor) -> Iterator[None]:
         """Inside, the net is made ready once for all calls: a search of many short ones pays for that otherwise."""
-        with self._ready(frames) as self._run:
+        with self._ready(frames) as run:
+            self._run = run
             try:
                 yield
             finally:
