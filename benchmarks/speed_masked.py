@@ -130,8 +130,8 @@ def lime(bench: Bench) -> dict[str, Any]:
     for precision in PRECISIONS:
         runs[f"whylens {precision}"] = turn(f"whylens {precision}", ours(precision, draws))
     for part in (2, 4):
-        name = f"whylens auto, {draws // part} draws"
-        runs[name] = turn(name, ours("auto", draws // part))
+        name = f"whylens float32, {draws // part} draws"
+        runs[name] = turn(name, ours("float32", draws // part))
     seconds = bench.turns(runs)
     median = medians(seconds)
     peer = median[f"package, batch {batch}"]

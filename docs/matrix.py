@@ -26,7 +26,21 @@ from whylens.demo import photos
 
 PAGE = Path(__file__).parent / "matrix.md"
 START, END = "<!-- matrix: start -->", "<!-- matrix: end -->"
-QUICK = {"smooth_grad": {"samples": 4}, "rise": {"samples": 64}, "occlusion": {"cells": 7}}
+QUICK = {
+    "dax": {"samples": 100},
+    "expected_gradients": {"samples": 8},
+    "gax": {"steps": 20},
+    "gsinquire": {"steps": 5},
+    "igos": {"iterations": 3},
+    "igos_pp": {"iterations": 3},
+    "kernel_shap": {"samples": 128},
+    "lime": {"samples": 200},
+    "meaningful_perturbation": {"iterations": 10},
+    "occlusion": {"cells": 7},
+    "partition_shap": {"max_evals": 64},
+    "rise": {"samples": 64},
+    "smooth_grad": {"samples": 4},
+}
 STEPS = (50, 150)  # the default, and what is tried where it does not add up
 TARGETS = (None, 0, 1, 2)  # the predicted class; others where every part speaks against it
 WORDS = {"incomplete": "flagged: incomplete", "rule_not_applied": "flagged: rule not applied"}
