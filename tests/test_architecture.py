@@ -24,6 +24,7 @@ LAYERS = [
     "methods metrics",
     "collect batches explain trial scores measure zoo testing",
     "run",
+    "groups",
     "view",
     "output catalogue",
     "demo",
@@ -32,10 +33,10 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 
 PUBLIC = [
-    "Explanation", "Images", "InputError", "Maps", "Method", "MethodFacts", "Metric", "MetricFacts",
+    "Explanation", "Groups", "Images", "InputError", "Maps", "Method", "MethodFacts", "Metric", "MetricFacts",
     "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Run", "Scores", "Trial", "Values",
-    "WhylensError", "__version__", "audit", "explain", "explain_many", "figure", "load_images", "load_model",
-    "measure", "open_run", "report", "save_model",
+    "WhylensError", "__version__", "audit", "explain", "explain_many", "figure", "group", "load_images", "load_model",
+    "measure", "open_groups", "open_run", "report", "save_model",
 ]  # fmt: skip
 
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Explanation": "explanation",
+    "Groups": "groups.grouping",
     "Images": "images",
     "InputError": "errors",
     "Maps": "contract",
@@ -36,9 +37,11 @@ _HOME = {
     "explain": "explain",
     "explain_many": "explain",
     "figure": "figure",
+    "group": "groups.group",
     "load_images": "sources",
     "load_model": "zoo",
     "measure": "measure",
+    "open_groups": "groups.group",
     "open_run": "run.read",
     "report": "view.report",
     "save_model": "zoo.folder",
@@ -62,6 +65,9 @@ if TYPE_CHECKING:
     from .explain import explain_many as explain_many
     from .explanation import Explanation as Explanation
     from .figure import figure as figure
+    from .groups.group import group as group
+    from .groups.group import open_groups as open_groups
+    from .groups.grouping import Groups as Groups
     from .images import Images as Images
     from .measure import measure as measure
     from .model import Model as Model

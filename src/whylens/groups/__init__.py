@@ -1,0 +1,1 @@
+"""Groups: from the maps of a run to named groups of evidence."""
