@@ -71,7 +71,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> whylens.Run:
         lines.append(f"{k:03d}.png,{labels[k]},{which[k]}")
     (folder / "list.csv").write_text("\n".join(lines))
     preprocess = whylens.Preprocess((32, 32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    model = Model(Colours().eval(), classes=["warm", "blue", "nothing"], layer="find", name="colours", preprocess=preprocess)
+    model = Model(
+        Colours().eval(), classes=["warm", "blue", "nothing"], layer="find", name="colours", preprocess=preprocess
+    )
     images = whylens.load_images(folder / "list.csv")
     return whylens.audit(model, images, out=folder / "run", methods=["grad_cam"], shard_rows=50, workers=1)
 
@@ -79,7 +81,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> whylens.Run:
 @pytest.fixture(scope="module")
 def model() -> Model:
     preprocess = whylens.Preprocess((32, 32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Model(Colours().eval(), classes=["warm", "blue", "nothing"], layer="find", name="colours", preprocess=preprocess)
+    return Model(
+        Colours().eval(), classes=["warm", "blue", "nothing"], layer="find", name="colours", preprocess=preprocess
+    )
 
 
 @pytest.fixture(scope="module")
@@ -396,6 +400,24 @@ def test_what_cannot_be_grouped_is_said(tmp_path: Path, model: Model, planted: w
         whylens.group(run)
     with pytest.raises(InputError, match="No grouping in this run 'other'"):
         whylens.open_groups(planted, "other")
+
+
+def test_the_command_line_writes_pictures_tables_and_json(
+    planted: whylens.Run, groups: whylens.Groups, command: Any, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    out = tmp_path / "my groups"
+    said = command("group", str(planted.folder), "--name", groups.name, "--out", str(out), "--json")
+    assert said.code == 0
+    told = json.loads(said.out)
+    assert told["groups"] == json.loads((out / "groups.json").read_text())["groups"]
+    assert [g["class_name"] for g in told["groups"]] == ["warm", "warm", "blue"]
+    for name in ("map.png", "groups.png"):
+        assert float(np.asarray(Image.open(out / name).convert("RGB")).std()) > 5
+    other = command("group", str(planted.folder), "--name", groups.name, "--per", "image")
+    assert other.code == 2
+    assert "per='region', not 'image'" in other.err
 
 
 def test_the_same_seed_gives_the_same_groups(planted: whylens.Run, model: Model, groups: whylens.Groups) -> None:

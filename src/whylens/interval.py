@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,3 +58,12 @@ def mean(values: NDArray[Any], *, seed: int = 0) -> Interval:
     ]
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return Interval(float(there.mean()), float(low), float(high), n)
+
+
+def plain(value: Any) -> Any:
+    """Plain values for JSON, whatever they are nested in; what is not a number is null."""
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and value != value else value

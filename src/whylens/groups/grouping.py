@@ -16,7 +16,7 @@ from xxhash import xxh3_128_hexdigest
 
 from .._files import create_once, write_atomic
 from ..errors import DamageError, InputError, no_such
-from ..interval import Interval
+from ..interval import Interval, plain
 from ..run.read import Run
 from .describe import Facts, Group, described
 from .evidence import Points
@@ -234,7 +234,7 @@ class Groups:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {
+        said = {
             "name": self.name,
             "version": self.version,
             "points": len(self.points),
@@ -242,6 +242,8 @@ class Groups:
             "trustworthiness": self.layout.trust,
             "groups": [g.as_dict() for g in self],
         }
+        made: dict[str, Any] = plain(said)
+        return made
 
     # ---- inside --------------------------------------------------------------------------------------------
 

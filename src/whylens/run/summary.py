@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.compute as pc
 
-from ..interval import DRAWS, Interval, mean, wilson
+from ..interval import DRAWS, Interval, mean, plain, wilson
 from .commit import BASE
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is not a number is null."""
         said = {**asdict(self), "confusion": self.confusion.tolist()}
-        return _jsonable(said)  # type: ignore[no-any-return]
+        made: dict[str, Any] = plain(said)
+        return made
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -148,11 +149,3 @@ def _counts(values: list[str]) -> dict[str, int]:
     for value in values:
         found[value] = found.get(value, 0) + 1
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _jsonable(v) for k, v in value.items()}
-    if isinstance(value, tuple | list):
-        return [_jsonable(v) for v in value]
-    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,148 @@
+"""Draw: the picture of a grouping with thumbnails, and contact sheets of its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name
+from numpy.typing import NDArray
+
+from ..errors import WhylensError
+from ..images import Images
+from ..picture import UNSEEN, bounded, draw, greyed
+from ..placement import Placement
+from ..sheet import GREY, Cell, Text, lay_out
+from .describe import Group
+from .evidence import regions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .grouping import Groups
+
+OKABE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+"""Colours that stay apart for every kind of colour vision (Okabe and Ito); what has none is grey."""
+
+_SIDE = 320
+_THUMB = 44
+_ROOM = 0.07  # of the picture, for each thumbnail
+
+
+def sheet(
+    groups: Groups, which: Sequence[str | int] | None = None, *, columns: int = 6, images: Images | None = None
+) -> Figure:
+    """A contact sheet: one line per group with what is said of it and its nearest images, the evidence in colour.
+
+    `which` names groups; the default is what is worth a look, at most eight. `images` are the run's, where they are
+    not in files.
+    """
+    odd = [g for g in groups if g.reasons > 1] or list(groups)
+    shown = [groups[w] for w in which] if which is not None else odd[:8]
+    lines: list[list[Cell | None]] = []
+    for group in shown:
+        words = group.lines()
+        told = [Text(words[0], bold=True, most=4), *(Text(w.strip(), size=6.5, colour=GREY, most=7) for w in words[1:])]
+        points = _nearest(groups, group, columns)
+        line: list[Cell | None] = [_cell(groups, p, images, told if k == 0 else []) for k, p in enumerate(points)]
+        lines.append(line + [None] * (columns - len(line)))
+    heads: list[list[Text]] = [[] for _ in range(columns)]
+    made, _ = lay_out(heads, lines, [Text("Nearest to the middle of each group first; what is no evidence is dimmed.")])
+    return made
+
+
+def scatter(groups: Groups, *, images: Images | None = None, thumbnails: int = 30) -> tuple[Figure, Axes]:
+    """The points in the plane, coloured by group: those worth a look, else the largest; some with their evidence."""
+    from matplotlib.figure import Figure
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    made = Figure(figsize=(10, 8), dpi=110, facecolor="white", layout="constrained")
+    axes = made.add_subplot()
+    at, labels = groups.layout.at, groups.state.labels
+    odd = [g for g in groups if g.reasons > 1]
+    named = (odd or sorted(groups, key=lambda g: -g.size))[: len(OKABE)]
+    rest = ~np.isin(labels, [g.number for g in named])
+    size = float(np.clip(4000 / max(1, len(at)), 2, 30))
+    axes.scatter(at[rest, 0], at[rest, 1], s=size, c="#bbbbbb", linewidths=0, label=f"other ({int(rest.sum())})")
+    for group, colour in zip(named, OKABE, strict=False):
+        axes.scatter(
+            at[group.points, 0],
+            at[group.points, 1],
+            s=size,
+            c=colour,
+            linewidths=0,
+            label=f"{group.name} ({len(group.points)})",
+        )
+    for point, colour in _apart(groups, named, thumbnails):
+        shown = _evidence(groups, point, images, _THUMB)
+        if shown is not None:
+            box = AnnotationBbox(OffsetImage(shown), at[point], pad=0.1, bboxprops={"edgecolor": colour})
+            axes.add_artist(box)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8, markerscale=2)
+    held = groups.settings
+    what = f"{held['method']}: {len(at)} points, one per {held['per']}"
+    axes.set_title(f"{what}; t-SNE of PCA, trustworthiness {groups.layout.trust:.2f}", fontsize=9)
+    return made, axes
+
+
+# ---- inside --------------------------------------------------------------------------------------------
+
+
+def _nearest(groups: Groups, group: Group, count: int) -> list[int]:
+    """Points of a group, the nearest to its middle first, one per image."""
+    seen: dict[int, int] = {}
+    for point in group.points.tolist():
+        seen.setdefault(int(groups.points.image[point]), point)
+        if len(seen) == count:
+            break
+    return list(seen.values())
+
+
+def _apart(groups: Groups, named: Sequence[Group], count: int) -> list[tuple[int, str]]:
+    """Points whose pictures do not cover one another, of every group in turn, with their colours."""
+    at = groups.layout.at
+    room = _ROOM * float(np.ptp(at, axis=0).max(initial=0))
+    taken: list[tuple[int, str]] = []
+    waiting = [(list(group.points), colour) for group, colour in zip(named, OKABE, strict=False)]
+    while len(taken) < count and any(points for points, _ in waiting):
+        for points, colour in waiting:
+            while points:
+                point = int(points.pop(0))
+                if all(float(np.abs(at[point] - at[other]).max()) >= room for other, _ in taken):
+                    taken.append((point, colour))
+                    break
+    return taken[:count]
+
+
+def _cell(groups: Groups, point: int, images: Images | None, told: list[Text]) -> Cell:
+    shown = _evidence(groups, point, images, _SIDE)
+    key = str(groups.facts.keys[int(groups.points.image[point])])
+    noted = [Text(key, size=6.5)] if shown is not None else [Text(f"{key}: photo not at hand", size=6.5, colour=GREY)]
+    picture = None if shown is None else (shown * 255).round().astype(np.uint8)
+    return Cell(picture=picture, texts=[*noted, *told])
+
+
+def _evidence(groups: Groups, point: int, images: Images | None, side: int) -> NDArray[Any] | None:
+    """The photo with the point's region in colour and the rest grey and dark; None where the photo is not at hand."""
+    image, region = int(groups.points.image[point]), int(groups.points.region[point])
+    try:
+        photo = groups.run.images_at(image)[0] if images is None else images[image]
+    except WhylensError:
+        return None
+    size = (photo.pixels.shape[-2], photo.pixels.shape[-1])
+    shown = bounded(size, side)
+    picture = draw(photo.pixels, shown)
+    if region < 0:
+        return picture
+    row = groups.run.table(["placement"]).column(0)[image].as_py()
+    mask = regions(groups.run.maps(str(groups.settings["method"]), image)[0])[region]
+    placement = Placement.identity(*size) if row is None else Placement.read(row)
+    frame = F.interpolate(mask[None, None].float(), size=placement.frame, mode="nearest-exact")
+    kept = placement.to_photo(frame[0])[None]
+    kept = F.interpolate(torch.nan_to_num(kept).view(1, 1, *kept.shape[-2:]), size=shown, mode="nearest-exact")
+    return np.where(kept[0, 0, :, :, None].numpy() > 0.5, picture, UNSEEN * greyed(picture))
