@@ -43,6 +43,9 @@ def main() -> None:
                 sys.exit(f"The sdist lacks {needed}.")
         with zipfile.ZipFile(wheel) as file:
             file.extractall(work / "site")
+        built = {p.name for p in (ROOT / "src/whylens/view/static").iterdir()}
+        if built != {p.name for p in (work / "site/whylens/view/static").glob("*")}:
+            sys.exit("The wheel lacks scripts of the pages.")
         if modules(work / "site") != modules(ROOT / "src"):
             sys.exit(f"The wheel holds other modules: {modules(work / 'site') ^ modules(ROOT / 'src')}.")
         if not (work / "site/whylens/py.typed").exists():

@@ -1,12 +1,14 @@
-"""Html: one document that needs nothing else, loads nothing and runs no script."""
+"""Html: one document that needs nothing else and loads nothing; the only script it may run is one it holds."""
 
 from __future__ import annotations
 
 import base64
+import json
 import os
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._files import write_atomic
 from ..errors import InputError
@@ -19,7 +21,7 @@ SIDE = 640
 """Longest side in pixels of a picture on a page."""
 
 _QUALITY = 88
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_POLICY = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root{color-scheme:light dark;--ground:#fff;--card:#f5f5f4;--ink:#1a1a1a;--soft:#5c5c5c;--line:#d6d6d3;--warn:#a3001b}
 @media (prefers-color-scheme:dark){
@@ -54,13 +56,7 @@ def write_document(path: str | os.PathLike[str], title: str, header: str, main: 
 
     Raises InputError where the file cannot be written.
     """
-    html = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html_text(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><header><h1>{html_text(title)}</h1>{header}</header>"
-        f"<main>{main}</main>{footer}</body></html>\n"
-    )
+    html = _document(title, header, main, footer, _STYLE, f"{_POLICY}; style-src 'unsafe-inline'")
     file = Path(path)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -77,3 +73,41 @@ def image_html(picture: Image, alt: str) -> str:
     data = base64.b64encode(held.getvalue()).decode()
     size = f'width="{picture.width}" height="{picture.height}"'
     return f'<img src="data:image/jpeg;base64,{data}" {size} alt="{html_text(alt)}">'
+
+
+def script_document(title: str, header: str, page: str, data: Any) -> str:
+    """A document that the built script ``static/PAGE.js`` fills from `data`, which must be fit for JSON.
+
+    Its policy lets that one script and that one style run, by their hashes, and nothing be fetched. `header` is HTML
+    already, the title is text.
+
+    Raises InputError where `data` holds numbers that are not finite.
+    """
+    script, style = ((Path(__file__).parent / "static" / f"{page}.{kind}").read_text("utf-8") for kind in ("js", "css"))
+    style = _STYLE + style
+    try:
+        held = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    except ValueError:
+        raise InputError(f"{title}: every score must be finite.") from None
+    footer = (
+        "<noscript><p>This page needs JavaScript.</p></noscript>"
+        f'<script type="application/json" id="data">{held}</script><script>{script}</script>'
+    )
+    return _document(
+        title, header, "", footer, style, f"{_POLICY}; script-src {_hash(script)}; style-src {_hash(style)}"
+    )
+
+
+def _hash(text: str) -> str:
+    """A policy's name for a script or a style."""
+    return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def _document(title: str, header: str, main: str, footer: str, style: str, policy: str) -> str:
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html_text(title)}</title>'
+        f"<style>{style}</style></head><body><header><h1>{html_text(title)}</h1>{header}</header>"
+        f"<main>{main}</main>{footer}</body></html>\n"
+    )

@@ -1,0 +1,38 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { initial, read, written } from "../src/state";
+import { drop, grade, listed, percent, weight } from "../src/words";
+import { SMALL } from "./graphs";
+
+test("percent never says that a bar is reached which is not", () => {
+  assert.deepEqual([0.8999, 0.9, 1, 1.043, 0.004, 0, 0.29].map(percent), ["89 %", "90 %", "100 %", "104 %", "< 1 %", "0 %", "29 %"]);
+});
+
+test("a score holds from the threshold on, is weakened from a half on, else lost", () => {
+  assert.deepEqual([0.9, 0.8999, 0.5, 0.4999].map((share) => grade(share, 0.9)), ["holds", "weakened", "weakened", "lost"]);
+});
+
+test("a loss is said in points with its sign, and drawn the thicker the more it is", () => {
+  assert.deepEqual([drop(0.97, 0.6), drop(0.6, 0.97), drop(0.5, 0.5)], ["−37", "+37", "±0"]);
+  assert.deepEqual([weight(0.9, 0.8), weight(0.9, 0.5), weight(0.9, 0.2)], [2, 3.5, 5]);
+});
+
+test("long lists are cut and counted", () => {
+  assert.equal(listed(["a", "b", "c"], 2), "a; b; and 1 more");
+  assert.equal(listed([]), "nothing");
+});
+
+test("what the reader chose comes back from the address", () => {
+  const start = initial(SMALL);
+  assert.equal(written(start, SMALL), "");
+  assert.deepEqual(read("", SMALL), start);
+  const state = { pinned: 3, query: [1, 5, 48], alike: 0.3, cut: 0.2, opened: new Set([4, 1]), whole: true };
+  assert.equal(written(state, SMALL), "node=3&keep=1.5.48&alike=30&fold=20&open=1.4&whole=1");
+  assert.deepEqual(read(`#${written(state, SMALL)}`, SMALL), { ...state, opened: new Set([1, 4]) });
+  assert.deepEqual(read("#keep=", SMALL).query, []);
+});
+
+test("an address that names what is not there is not followed", () => {
+  const state = read("#node=99&keep=3.3.49.x&alike=500&fold=-1&open=77.2&whole=yes", SMALL);
+  assert.deepEqual(state, { ...initial(SMALL), query: [3], opened: new Set([2]) });
+});
