@@ -70,8 +70,8 @@ def attention_graph(
         ],
         "edges": [{"parent": number[a], "child": number[b], "removed": gone} for (a, b), gone in edges.items()],
         "truncated": False,
-        "overlap": {"t0": 2, "t1": 3, "t2": 3, "jaccard": 3},
-        "stops": {"max_roots": roots},
+        "overlap": {"t0": 2, "t1": 3, "t2": 3, "jaccard": 3, "jaccard_limit": 0.1},
+        "stops": {"search": "no set left", "max_sets": roots},
         "seed": seed,
     }
     return graph | changes

@@ -20,7 +20,7 @@ interface Item {
 
 type Role = "active" | "parent" | "child" | "similar" | "near";
 
-const NEAR = 3;
+const NEAR = 4;
 const MANY_EDGES = 80;
 
 export class Board {
@@ -68,6 +68,11 @@ export class Board {
     this.pin(id);
     this.arrange();
     this.items.get(id)!.button.focus();
+  }
+
+  /** Unfold the ways to the nodes that are nearest to a set. */
+  reveal(query: readonly number[]): void {
+    for (const id of this.nearTo(query)) this.open(id);
   }
 
   /** Nodes and edges anew: after a change of width, of the cut, or of what is opened. */
@@ -140,7 +145,7 @@ export class Board {
     const badge = el("span", { class: "badge", "aria-hidden": "true" });
     const score = el("span", { class: "score", "aria-hidden": "true" }, `${percent(node.relative)} ${MARKS[kind]}`);
     const button = el("button", {
-      type: "button", "data-node": id, class: node.root ? "root" : "",
+      type: "button", "data-node": id, class: node.root ? "set root" : "set",
       onclick: () => this.click(id),
       onpointerenter: () => this.hover(id),
       onfocus: (event: FocusEvent) => this.focus(id, (event.target as HTMLElement).matches(":focus-visible")),
@@ -192,15 +197,20 @@ export class Board {
   private nearQuery(): Map<number, Role> {
     const query = this.state.query;
     if (!query) return new Map();
-    const there = this.graph.nodes.filter((n) => this.visible.ids.has(n.id));
-    return new Map(nearest(there, query, NEAR).map(({ node }) => [node.id, "near"]));
+    return new Map(this.nearTo(query).map((id) => [id, "near"]));
+  }
+
+  /** The few nearest nodes, none that is more than a patch further away than the first. */
+  private nearTo(query: readonly number[]): number[] {
+    const found = nearest(this.graph.nodes, query, NEAR);
+    return found.filter(({ distance }) => distance <= found[0]!.distance + 1).map(({ node }) => node.id);
   }
 
   /** The patches in which a node differs: solid where it has one more, dashed where it has one less. */
   private outlines(id: number, role: Role, compared: readonly number[], active: GraphNode | null): Outline[] {
     const node = this.byId.get(id)!;
-    const width =
-      role === "parent" ? weight(node.relative, active!.relative) : role === "child" ? weight(active!.relative, node.relative) : 2;
+    const [from, to] = role === "parent" ? [node, active!] : role === "child" ? [active!, node] : [node, node];
+    const width = weight(from.relative, to.relative) * Math.max(0.5, Math.min(1, this.layout.side / 112));
     return [
       ...without(node.patches, compared).map((patch) => ({ patch, width })),
       ...without(compared, node.patches).map((patch) => ({ patch, width, dashed: true })),

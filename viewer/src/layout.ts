@@ -138,17 +138,17 @@ export interface Layout {
   places: Map<number, Place>;
 }
 
-const SIDES = [112, 96, 80, 64, 48];
-const LINES = 2;
-const GAP = 14;
+const SIDES = [112, 96, 80, 64, 56];
+const LINES = 3;
+const GAP = 16;
 const NAME = 26;
-const LABEL = 22;
+const LABEL = 26;
 const CHIP = 26;
 const BETWEEN = 18;
 
 /**
  * Places of the levels in a given width. A level that is too wide goes over several lines, column by column, so that
- * the order from left to right stays; pictures are as large as they can be with at most two lines a level.
+ * the order from left to right stays; pictures are as large as they can be with at most three lines a level.
  */
 export function placed(order: readonly number[][], width: number, chips: ReadonlySet<number>): Layout {
   const widest = Math.max(1, ...order.map((level) => level.length));

@@ -6,9 +6,9 @@ import { grade, MARKS, percent, type Grade } from "./words";
 
 export function legend(graph: Graph): HTMLElement {
   const says: Record<Grade, string> = {
-    holds: `${percent(graph.threshold)} or more of the whole photo's score`,
-    weakened: "half or more",
-    lost: "less than half",
+    holds: `more than ${percent(graph.threshold)} of the whole photo's score`,
+    weakened: "more than half",
+    lost: "half or less",
   };
   const rings = (Object.keys(says) as Grade[]).map((kind) => {
     const count = graph.nodes.filter((n) => grade(n.relative, graph.threshold) === kind).length;

@@ -55,7 +55,7 @@ export class Panel {
         { class: "tools" },
         this.tool("Keep none", () => this.choose([])),
         this.tool("Keep all", () => this.choose(this.patches.map((_, patch) => patch))),
-        this.tool("Back to the graph", () => this.choose(null)),
+        this.tool("Reset", () => this.choose(null)),
         el("label", {}, this.whole, " whole photo"),
       ),
       this.found,
@@ -85,7 +85,7 @@ export class Panel {
     const said = guess(nodes, set);
     if (said.distance) {
       const range = said.count > 1 ? ` (${percent(said.low)} to ${percent(said.high)})` : "";
-      const from = counted(said.count, "nearest set");
+      const from = said.count > 1 ? `${said.count} nearest sets` : "nearest set";
       const far = counted(said.distance, "patch differs", "patches differ");
       return `Not in the graph. A guess from the ${from}, ${far}: ${percent(said.mean)}${range}.`;
     }
@@ -116,7 +116,7 @@ export class Panel {
     const open = !node.expanded && node.relative >= this.graph.expand && node.patches.length > 0;
     return [
       el("h3", {}, node.root ? "This root" : "This node"),
-      el("p", {}, `Keeps ${listed(node.patches.map((p) => cells.name(p)))}. Probability ${node.score.toPrecision(3)}.`),
+      el("p", {}, `Keeps ${listed(node.patches.map((p) => cells.name(p)))}. Score ${node.score.toPrecision(3)}.`),
       ...(open ? [el("p", { class: "soft" }, "Not taken further: the graph had reached its limit.")] : []),
       ...this.rows("One patch less", less),
       ...this.rows("One patch more", more),

@@ -30,7 +30,7 @@ export class Photo {
     dimmed.globalCompositeOperation = "saturation";
     fill(dimmed, "#808080");
     dimmed.globalCompositeOperation = "source-over";
-    fill(dimmed, "rgb(0 0 0 / 70%)");
+    fill(dimmed, "rgb(0 0 0 / 50%)");
     fill(this.rests.hidden.getContext("2d")!, "#3a3a3a");
   }
 
@@ -76,10 +76,10 @@ export class Photo {
       context.lineTo(toX * scale, toY * scale);
     }
     context.lineCap = "square";
-    for (const [colour, more] of [["#fff", 2], ["#d50000", 0]] as const) {
+    for (const [colour, thick] of [["#fff", 2 * width], ["#d50000", width]] as const) {
       if (dashed) context.setLineDash([3 * dense, 4 * dense]);
       context.strokeStyle = colour;
-      context.lineWidth = (width + more) * dense;
+      context.lineWidth = thick * dense;
       context.stroke();
     }
     context.restore();

@@ -68,7 +68,7 @@ function begin(): void {
     heading("What will the model say?"),
     el("p", {}, `You will see ${counted(count, "picture")} of ${counted(quiz.photos.length, "photo")}. Parts of each are hidden. ` +
       `Say whether the model still finds the class that it finds in the whole photo. It counts as kept where at least ` +
-      `${percent(quiz.keeps)} of the whole photo's probability is left.`),
+      `${percent(quiz.keeps)} of the whole photo's score is left.`),
     el("p", {}, "Beside some pictures you get help: a graph of sets of patches with their scores, or a map. " +
       "Your time is measured while the page is in sight; there is no hurry. Nothing leaves this page: at the end you save your answers as a file."),
     el("p", {}, "Each reader takes the next number; it decides the order and which photo comes with which help."),
@@ -107,8 +107,8 @@ async function ask(questions: Question[], reader: number, answers: Answer[]): Pr
       el(
         "div",
         { class: "asked" },
-        el("p", {}, "In the whole photo the model finds ", el("strong", {}, name), ` with probability ${held.graph.score_full.toPrecision(3)}. ` +
-          `Of the picture below it sees only the patches in colour (hidden ones are filled: ${held.baseline}). Does it keep its answer?`),
+        el("p", {}, "In the whole photo the model finds ", el("strong", {}, name), `, score ${held.graph.score_full.toPrecision(3)}. ` +
+          `Of the picture below it sees only the patches in colour; the hidden ones are ${held.baseline}. Does it keep its answer?`),
         el("div", { class: "pictures" },
           figure(photo, question.patches, LARGE, `${counted(question.patches.length, "patch", "patches")} of ${held.graph.units} are left`),
           figure(photo, Array.from({ length: photo.cells.count }, (_, i) => i), SMALL, "The whole photo")),
@@ -141,6 +141,7 @@ function aid(question: Question, held: QuizPhoto, photo: Photo): { element: HTML
   }
   const state = { ...initial(held.graph), query: question.patches };
   const board = new Board(held.graph, photo, state, nothing, nothing);
+  board.reveal(question.patches);
   const says = el("p", { class: "soft" },
     "Sets of patches and the share of the score that each keeps. The sets nearest to your picture are framed; red outlines the patches that differ, dashed where the set lacks one. " +
     "Point at a set, or use the arrow keys, to see its parents and children; + shows those folded away.");
@@ -168,9 +169,9 @@ function end(reader: number, answers: Answer[]): void {
   delete main.dataset["question"];
 }
 
-function review(answer: Answer): HTMLElement {
+function review(answer: Answer, i: number): HTMLElement {
   const truth = keeps(quiz, answer);
-  const says = `${answer.says === truth ? "Right" : "Wrong"}: ${percent(answer.relative)} is left, the model ` +
+  const says = `${i + 1}. ${answer.says === truth ? "Right" : "Wrong"}: ${percent(answer.relative)} is left, the model ` +
     `${truth ? "keeps" : "loses"} ${quiz.photos[answer.photo]!.graph.target.name}. Help: ${answer.condition}. ${answer.seconds.toFixed(1)} s.`;
   return el("li", { class: answer.says === truth ? "right" : "wrong" }, figure(photos.get(answer.photo)!, answer.patches, 120, says));
 }

@@ -6,9 +6,9 @@ export const MARKS: Record<Grade, string> = { holds: "●", weakened: "◐", los
 
 const HALF = 0.5;
 
-/** A score as a share of the whole photo's: it holds from `threshold` on, and is lost below a half. */
+/** A score as a share of the whole photo's: it holds above `threshold`, and is lost at a half or below. */
 export function grade(relative: number, threshold: number): Grade {
-  return relative >= threshold ? "holds" : relative >= HALF ? "weakened" : "lost";
+  return relative > threshold ? "holds" : relative > HALF ? "weakened" : "lost";
 }
 
 /** Whole percent, rounded down so that 90 % is never said of what did not reach it; never 0 % of what is left. */
@@ -22,7 +22,7 @@ export function drop(from: number, to: number): string {
   return points < 0 ? `−${-points}` : points > 0 ? `+${points}` : "±0";
 }
 
-/** How thick the outline of a patch is that costs so much: below 20 points, below 60, more. */
+/** How thick the outline of a patch is that costs so much: up to 20 points, up to 60, more. */
 export function weight(from: number, to: number): number {
   const lost = from - to;
   return lost < 0.2 ? 2 : lost < 0.6 ? 3.5 : 5;

@@ -99,8 +99,8 @@ test("no two pictures of 200 nodes overlap, and all lie in the width", () => {
 });
 
 test("lines of a level read from left to right, and the order goes on from column to column", () => {
-  const { bands, places } = placed([[0, 1, 2, 3, 4, 5, 6, 7]], 270, new Set());
+  const { bands, places } = placed([[0, 1, 2, 3, 4, 5]], 400, new Set());
   const ids = bands[0]!.ids;
   assert.equal(new Set(ids.map((id) => places.get(id)!.y)).size, 2);
-  assert.deepEqual(ids, [0, 2, 4, 6, 1, 3, 5, 7]);
+  assert.deepEqual(ids, [0, 2, 4, 1, 3, 5]);
 });

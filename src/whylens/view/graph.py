@@ -28,9 +28,11 @@ def graph_page(graph: Mapping[str, Any]) -> str:
     """
     name = str(graph.get("target", {}).get("name", ""))
     data = shown(graph)
-    listed = "".join(f"<dt>{html_text(k)}</dt><dd>{html_text(v)}</dd>" for k, v in _facts(graph))
     flags = "".join(f'<p class="flag">⚠ {html_text(text)}</p>' for text in _flags(graph))
-    return script_document(f"Attention graph: {name}", f"{flags}<dl>{listed}</dl>", "graph", data)
+    listed = "".join(f"<dt>{html_text(k)}</dt><dd>{html_text(v)}</dd>" for k, v in _facts(graph))
+    made = f"<details><summary>How it was made</summary><dl>{listed}</dl></details>"
+    header = f"{flags}<p>{html_text(_says(graph))}</p>{made}"
+    return script_document(f"Attention graph: {name}", header, "graph", data)
 
 
 def shown(graph: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,42 +71,55 @@ def _runs(cells: str) -> list[tuple[int, int]]:
 # ---- what stands above the graph -----------------------------------------------------------------------------
 
 
+def _says(graph: Mapping[str, Any]) -> str:
+    """What the graph is about, in a line."""
+    image = f" {graph['image']}" if graph.get("image") else ""
+    hidden = f" Hidden patches are {baseline_words(graph)}." if graph.get("baseline") else ""
+    found = f"{graph['target']['name']} with a {_kind(graph)} of {share(graph['score_full'])}"
+    return f"{graph['model']} finds {found} in the whole photo{image}.{hidden}"
+
+
 def _facts(graph: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    nodes, full = graph["nodes"], graph["score_full"]
-    yield "target", f"{graph['target']['name']}, probability {share(full)} in the whole photo"
-    yield "model", str(graph["model"])
-    roots = sum(node["root"] for node in nodes)
+    roots = sum(node["root"] for node in graph["nodes"])
     least = f"{100 * graph['threshold']:g} %"
-    yield "roots", f"{roots}: sets that alone keep {least} of it and lose it with any one patch"
-    yield "nodes", f"{len(nodes)}, taken further from {100 * graph['expand']:g} % on"
+    yield "roots", f"{roots}, which alone keep more than {least} of the score and lose it with any one patch less"
+    yield "nodes", f"{len(graph['nodes'])}; those that keep {100 * graph['expand']:g} % have children"
     if graph.get("overlap"):
         yield "diverse sets", ", ".join(_overlaps(graph["overlap"]))
-    if graph.get("baseline"):
-        yield "hidden patches", baseline_words(graph)
     if graph.get("stops"):
         yield "search", ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in graph["stops"].items())
-    made = [f"whylens {graph['whylens']}"] if "whylens" in graph else []
-    yield "made", ", ".join(made + ([f"seed {graph['seed']}"] if "seed" in graph else [])) or "not recorded"
+    made = [f"{what} {graph[key]}" for key, what in (("whylens", "whylens"), ("seed", "seed")) if key in graph]
+    yield "made by", ", ".join(made) or "not recorded"
 
 
 def _overlaps(overlap: Mapping[str, Any]) -> Iterator[str]:
     """How many roots there are of which no two share more than so much."""
-    for key, count in overlap.items():
-        most = key.removeprefix("t")
-        yield f"{count} by Jaccard" if key == "jaccard" else f"{count} with at most {most} shared"
+    for most in (0, 1, 2):
+        if f"t{most}" in overlap:
+            shared = f"at most {most}" if most else "no patch"
+            yield f"{overlap[f't{most}']} that share {shared}"
+    if "jaccard" in overlap:
+        limit = f" of at most {overlap['jaccard_limit']:g}" if "jaccard_limit" in overlap else ""
+        yield f"{overlap['jaccard']} by a Jaccard index{limit}"
 
 
 def baseline_words(graph: Mapping[str, Any]) -> str:
     """What fills the patches that are not kept, and the probability that is left where none is."""
     kept = graph["baseline"].get("kept")
-    left = "" if kept is None else f", which alone leaves a probability of {share(kept)}"
+    left = "" if kept is None else f", which alone leaves a {_kind(graph)} of {share(kept)}"
     return f"filled with {graph['baseline']['name']}{left}"
 
 
+def _kind(graph: Mapping[str, Any]) -> str:
+    """What a score is: the probability of a class, or what a function of the output gives."""
+    return "probability" if graph["target"]["index"] >= 0 else "score"
+
+
 def _flags(graph: Mapping[str, Any]) -> Iterator[str]:
-    kept = graph.get("baseline", {}).get("kept")
-    if kept is not None and kept > 0.5 * graph["score_full"]:
-        yield f"{flag_words('baseline_keeps_target')}. What this graph says is not to be relied on."
+    kept = (graph.get("baseline") or {}).get("kept")
+    keeps = ["baseline_keeps_target"] if kept is not None and kept > 0.5 * graph["score_full"] else []
+    for flag in dict.fromkeys([*graph.get("flags", ()), *keeps]):
+        yield f"{flag_words(flag)}. What this graph says is not to be relied on."
     if not graph["nodes"]:
         yield f"No set of patches was found that keeps {100 * graph['threshold']:g} % of the whole photo's score."
     if graph.get("truncated"):

@@ -51,7 +51,7 @@ def quiz_page(
     """
     checked(quiz_page, {"questions": questions, "keeps": keeps, "seed": seed}, "quiz")
     maps = maps or {}
-    names = [f"photo {i + 1}" for i in range(len(graphs))] if names is None else names
+    names = [graph.get("image") or f"photo {i + 1}" for i, graph in enumerate(graphs)] if names is None else names
     for what, given in {"names": names, **maps}.items():
         if len(given) != len(graphs):
             raise InputError(f"quiz: {what} must be one per photo. Got {len(given)} for {len(graphs)} photos.")
