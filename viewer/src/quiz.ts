@@ -7,8 +7,8 @@ import { initial } from "./state";
 import { course, keeps, table, tally, type Answer, type Question, type Quiz, type QuizPhoto } from "./trial";
 import { counted, percent } from "./words";
 
-const LARGE = 380;
-const SMALL = 190;
+const LARGE = 260;
+const SMALL = 130;
 
 /** Seconds that the page was in sight. */
 class Clock {
@@ -65,7 +65,7 @@ function begin(): void {
     el("button", { type: "submit", class: "main" }, "Start"),
   );
   show(
-    heading("What will the model say?"),
+    heading("Before you start"),
     el("p", {}, `You will see ${counted(count, "picture")} of ${counted(quiz.photos.length, "photo")}. Parts of each are hidden. ` +
       `Say whether the model still finds the class that it finds in the whole photo. It counts as kept where at least ` +
       `${percent(quiz.keeps)} of the whole photo's score is left.`),
