@@ -100,6 +100,17 @@ def red(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return (r > 190) & (g < 40) & (b < 40)
 
 
+def is_outlined(page: Any, index: int, patch: int) -> bool:
+    """Whether this patch and no other has an outline on a node's picture."""
+    picture = pixels(node(page, index).locator("canvas"))
+    rows, columns = np.nonzero(red(picture))
+    side = picture.shape[0] / 7
+    row, column = divmod(patch, 7)
+    down = row * side - 4 <= rows.min() and rows.max() <= (row + 1) * side + 4
+    across = column * side - 4 <= columns.min() and columns.max() <= (column + 1) * side + 4
+    return bool(len(rows) > 20 and down and across)
+
+
 def ends(graph: dict[str, Any], index: int) -> tuple[set[int], set[int]]:
     """Parents and children of a node."""
     edges = graph["edges"]
@@ -128,6 +139,13 @@ def test_kept_patches_are_in_colour_and_the_rest_is_grey_and_dark(graph: dict[st
             assert mean.max() < 0.45 * own.max() + 3, patch
 
 
+def test_a_graph_without_a_node_is_a_page_that_says_so(graph: dict[str, Any], opened: Open) -> None:
+    page = opened(graph_page(graph | {"nodes": [], "edges": []}))
+    assert "No set of patches was found" in page.locator("header").inner_text()
+    page.locator("[data-patch='3']").click()
+    assert pressed(page) == {3}
+
+
 def test_segments_of_any_shape_are_shown_and_switched(opened: Open) -> None:
     graph = segmented_graph(300)
     page = opened(graph_page(graph))
@@ -152,18 +170,15 @@ def test_a_node_in_hand_brings_out_its_parents_its_children_and_the_patch_that_d
     assert has(page, "active") == {middle["id"]}
     assert has(page, "parent") == parents
     assert has(page, "child") == children
+    removed = {(e["parent"], e["child"]): e["removed"] for e in graph["edges"]}
     for child in children:
         lost = round(100 * (middle["relative"] - graph["nodes"][child]["relative"]))
         assert node(page, child).locator(".badge").inner_text() == f"child −{lost}"
-        removed = next(e["removed"] for e in graph["edges"] if (e["parent"], e["child"]) == (middle["id"], child))
-        rows, columns = np.nonzero(red(pixels(node(page, child).locator("canvas"))))
-        side = pixels(node(page, child).locator("canvas")).shape[0] / 7
-        row, column = divmod(removed, 7)
-        assert len(rows) > 20
-        assert row * side - 4 <= rows.min()
-        assert rows.max() <= (row + 1) * side + 4
-        assert column * side - 4 <= columns.min()
-        assert columns.max() <= (column + 1) * side + 4
+        assert is_outlined(page, child, removed[middle["id"], child])
+    for parent in parents:
+        lost = round(100 * (graph["nodes"][parent]["relative"] - middle["relative"]))
+        assert node(page, parent).locator(".badge").inner_text() == f"parent −{lost}"
+        assert is_outlined(page, parent, removed[parent, middle["id"]])
     assert np.array_equal(pixels(node(page, middle["id"]).locator("canvas")), before)
     others = visible(page) - parents - children - {middle["id"]} - has(page, "similar")
     veil = "b => getComputedStyle(b.querySelector('.frame'), '::after').opacity"
@@ -285,11 +300,13 @@ def test_arrows_lead_to_parents_children_and_neighbours(graph: dict[str, Any], o
     last = held_node(page)
     page.keyboard.press("Home")
     first = held_node(page)
+    level = [n["id"] for n in graph["nodes"] if len(n["patches"]) == 2]
     seen = [first]
-    while seen[-1] != last:
+    for _ in level[1:]:
         page.keyboard.press("ArrowRight")
         seen.append(held_node(page))
-    assert sorted(seen) == sorted(n["id"] for n in graph["nodes"] if len(n["patches"]) == 2)
+    assert seen[-1] == last
+    assert sorted(seen) == level
     page.keyboard.press("ArrowUp")
     assert held_node(page) == max(ends(graph, last)[0], key=lambda i: graph["nodes"][i]["relative"])
     page.keyboard.press("Enter")

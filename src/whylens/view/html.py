@@ -68,11 +68,15 @@ def write_document(path: str | os.PathLike[str], title: str, header: str, main: 
 
 def image_html(picture: Image, alt: str) -> str:
     """A picture inside the document."""
+    size = f'width="{picture.width}" height="{picture.height}"'
+    return f'<img src="{image_uri(picture)}" {size} alt="{html_text(alt)}">'
+
+
+def image_uri(picture: Image) -> str:
+    """A picture as a data URI."""
     held = BytesIO()
     picture.save(held, "JPEG", quality=_QUALITY, subsampling=0)
-    data = base64.b64encode(held.getvalue()).decode()
-    size = f'width="{picture.width}" height="{picture.height}"'
-    return f'<img src="data:image/jpeg;base64,{data}" {size} alt="{html_text(alt)}">'
+    return f"data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
 def script_document(title: str, header: str, page: str, data: Any) -> str:
