@@ -141,9 +141,9 @@ export interface Layout {
 const SIDES = [112, 96, 80, 64, 56];
 const LINES = 3;
 const GAP = 16;
-const NAME = 26;
+const NAME = 32;
 const LABEL = 26;
-const CHIP = 26;
+const CHIP = 32;
 const BETWEEN = 18;
 
 /**

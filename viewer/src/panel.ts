@@ -101,11 +101,11 @@ export class Panel {
     return [el("h3", {}, "Nearest sets"), el("ul", { class: "rows" }, ...rows)];
   }
 
-  /** A node in words: what it keeps, and what each patch more or less does to the score. */
+  /** A node in words: what it keeps, and what each patch more or less does to the score, the largest loss first. */
   private facts(node: GraphNode): HTMLElement[] {
     const { cells } = this.photo;
     const byId = (id: number) => this.graph.nodes.find((n) => n.id === id)!;
-    const less = this.links.children.get(node.id)!.map((e) => {
+    const less = [...this.links.children.get(node.id)!].reverse().map((e) => {
       const child = byId(e.child);
       return this.row(e.child, percent(child.relative), `without ${cells.name(e.removed)}: ${drop(node.relative, child.relative)}`);
     });

@@ -1,6 +1,8 @@
 // What the reader has chosen, as it stands behind the # of the address.
 
-import type { Graph } from "./contract";
+import type { Graph, GraphNode } from "./contract";
+import { shown } from "./layout";
+import { links, similar } from "./sets";
 
 export interface State {
   pinned: number | null;
@@ -15,12 +17,35 @@ export interface State {
   whole: boolean;
 }
 
-export function initial(graph: Pick<Graph, "expand">): State {
-  return { pinned: null, query: null, alike: 0.5, cut: graph.expand, opened: new Set(), whole: false };
+type Known = Pick<Graph, "expand" | "nodes" | "edges">;
+
+const FEW = 60;
+const SIMILAR = 12;
+
+/**
+ * At the beginning so much is folded that at most some sixty nodes are shown, and a root has at most a dozen similar sets
+ * beside its children.
+ */
+export function initial(graph: Known): State {
+  const own = links(graph);
+  const roots = graph.nodes.filter((n) => n.root);
+  const cut = first(graph.expand, (share) => shown(graph.nodes, own, share, new Set()).ids.size <= FEW);
+  const others = (root: GraphNode, share: number) => {
+    const children = new Set(own.children.get(root.id)!.map((e) => e.child));
+    return similar(graph.nodes, root, share).filter((id) => !children.has(id));
+  };
+  const alike = first(0.5, (share) => roots.every((root) => others(root, share).length <= SIMILAR));
+  return { pinned: null, query: null, alike, cut, opened: new Set(), whole: false };
+}
+
+/** The first share, in steps of 5 %, for which something holds; 100 % where it holds for none. */
+function first(from: number, holds: (share: number) => boolean): number {
+  for (let percent = Math.round(100 * from); percent < 100; percent += 5) if (holds(percent / 100)) return percent / 100;
+  return 1;
 }
 
 /** Only what differs from the beginning. */
-export function written(state: State, graph: Pick<Graph, "expand">): string {
+export function written(state: State, graph: Known): string {
   const start = initial(graph);
   const words: string[] = [];
   if (state.pinned !== null) words.push(`node=${state.pinned}`);
@@ -33,7 +58,7 @@ export function written(state: State, graph: Pick<Graph, "expand">): string {
 }
 
 /** The state of an address; what it names that is not in the graph is left out. */
-export function read(text: string, graph: Pick<Graph, "expand" | "nodes" | "units">): State {
+export function read(text: string, graph: Known & Pick<Graph, "units">): State {
   const said = new URLSearchParams(text.replace(/^#/, ""));
   const state = initial(graph);
   const known = new Set(graph.nodes.map((n) => n.id));

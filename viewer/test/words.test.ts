@@ -2,7 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { initial, read, written } from "../src/state";
 import { drop, grade, listed, percent, weight } from "../src/words";
-import { SMALL } from "./graphs";
+import { shown } from "../src/layout";
+import { links, similar } from "../src/sets";
+import { graphOf, SMALL } from "./graphs";
 
 test("percent never says that a bar is reached which is not", () => {
   assert.deepEqual([0.8999, 0.9, 1, 1.043, 0.004, 0, 0.29].map(percent), ["89 %", "90 %", "100 %", "104 %", "< 1 %", "0 %", "29 %"]);
@@ -35,4 +37,20 @@ test("what the reader chose comes back from the address", () => {
 test("an address that names what is not there is not followed", () => {
   const state = read("#node=99&keep=3.3.49.x&alike=500&fold=-1&open=77.2&whole=yes", SMALL);
   assert.deepEqual(state, { ...initial(SMALL), query: [3], opened: new Set([2]) });
+});
+
+test("of a large graph so much is folded that few nodes are shown, and few are similar to a root", () => {
+  const patches = Array.from({ length: 24 }, (_, i) => i);
+  const without = (...gone: number[]) => patches.filter((p) => !gone.includes(p)).join(" ");
+  const scores: [string, number][] = [[without(), 0.95]];
+  for (const a of patches) scores.push([without(a), 0.9 - a / 100]);
+  for (const a of patches) for (const b of patches) if (a < b) scores.push([without(a, b), 0.85 - (a + b) / 100]);
+  const graph = graphOf(scores, [without()]);
+  const state = initial(graph);
+  const fold = (share: number) => shown(graph.nodes, links(graph), share, new Set()).ids.size;
+  assert.ok(fold(0.4) > 200);
+  assert.ok(fold(state.cut) <= 60 && fold(state.cut - 0.05) > 60, `${state.cut}`);
+  assert.equal(state.alike, 0.95);
+  assert.ok(similar(graph.nodes, graph.nodes[0]!, 0.5).length > 200);
+  assert.deepEqual([initial(SMALL).cut, initial(SMALL).alike], [0.4, 0.5]);
 });

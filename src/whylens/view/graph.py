@@ -31,7 +31,8 @@ def graph_page(graph: Mapping[str, Any]) -> str:
     flags = "".join(f'<p class="flag">⚠ {html_text(text)}</p>' for text in _flags(graph))
     listed = "".join(f"<dt>{html_text(k)}</dt><dd>{html_text(v)}</dd>" for k, v in _facts(graph))
     made = f"<details><summary>How it was made</summary><dl>{listed}</dl></details>"
-    header = f"{flags}<p>{html_text(_says(graph))}</p>{made}"
+    cut = '<p class="soft">The graph ended at its limit: not every set that should be in it is.</p>'
+    header = f"{flags}<p>{html_text(_says(graph))}</p>{cut if graph.get('truncated') else ''}{made}"
     return script_document(f"Attention graph: {name}", header, "graph", data)
 
 
@@ -83,13 +84,19 @@ def _facts(graph: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     roots = sum(node["root"] for node in graph["nodes"])
     least = f"{100 * graph['threshold']:g} %"
     yield "roots", f"{roots}, which alone keep more than {least} of the score and lose it with any one patch less"
-    yield "nodes", f"{len(graph['nodes'])}; those that keep {100 * graph['expand']:g} % have children"
+    yield "nodes", f"{len(graph['nodes'])}; those that keep at least {100 * graph['expand']:g} % are taken further"
     if graph.get("overlap"):
         yield "diverse sets", ", ".join(_overlaps(graph["overlap"]))
     if graph.get("stops"):
-        yield "search", ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in graph["stops"].items())
+        yield "search", ", ".join(_stops(graph["stops"]))
     made = [f"{what} {graph[key]}" for key, what in (("whylens", "whylens"), ("seed", "seed")) if key in graph]
     yield "made by", ", ".join(made) or "not recorded"
+
+
+def _stops(stops: Mapping[str, Any]) -> Iterator[str]:
+    """How the search went, and why it ended."""
+    for key, value in stops.items():
+        yield f"ended at {value}".replace("_", " ") if key == "search" else f"{key.replace('_', ' ')} {value}"
 
 
 def _overlaps(overlap: Mapping[str, Any]) -> Iterator[str]:
@@ -122,5 +129,3 @@ def _flags(graph: Mapping[str, Any]) -> Iterator[str]:
         yield f"{flag_words(flag)}. What this graph says is not to be relied on."
     if not graph["nodes"]:
         yield f"No set of patches was found that keeps {100 * graph['threshold']:g} % of the whole photo's score."
-    if graph.get("truncated"):
-        yield "The graph ended at its limit: not every set that should be in it is."
