@@ -1,33 +1,24 @@
 // The graph: levels of nodes from the largest sets down, what belongs to the node in hand brought out.
 
+import { Card, type Hears } from "./card";
 import type { Edge, Graph, GraphNode } from "./contract";
 import { el, svg } from "./dom";
-import { levels, ordered, placed, shown, wayTo, type Layout, type Shown } from "./layout";
+import { curves, levels, ordered, placed, shown, wayTo, type Layout, type Shown } from "./layout";
 import type { Outline, Photo } from "./photo";
 import { links, nearest, similar, without } from "./sets";
 import type { State } from "./state";
-import { counted, drop, grade, listed, MARKS, percent, weight } from "./words";
-
-interface Item {
-  place: HTMLLIElement;
-  button: HTMLButtonElement;
-  picture: HTMLCanvasElement;
-  badge: HTMLElement;
-  chip: HTMLButtonElement;
-  /** What the picture shows, so that it is drawn again only when that changes. */
-  drawn: string;
-}
+import { counted, drop, grade, listed, percent, weight } from "./words";
 
 type Role = "active" | "parent" | "child" | "similar" | "near";
 
 const NEAR = 4;
 const MANY_EDGES = 80;
 
-export class Board {
+export class Board implements Hears {
   readonly element = el("section", { class: "board", "aria-label": "Attention graph" });
   readonly links;
   private readonly byId: Map<number, GraphNode>;
-  private readonly items = new Map<number, Item>();
+  private readonly cards = new Map<number, Card>();
   private readonly lines = svg("svg", { class: "edges", "aria-hidden": "true" });
   private readonly levels = el("div", { class: "levels" });
   private visible: Shown = { ids: new Set(), folded: new Map() };
@@ -67,7 +58,7 @@ export class Board {
     this.open(id);
     this.pin(id);
     this.arrange();
-    this.items.get(id)!.button.focus();
+    this.cards.get(id)!.focus();
   }
 
   /** Unfold the ways to the nodes that are nearest to a set. */
@@ -89,7 +80,7 @@ export class Board {
     this.drawEdges();
     if (!this.visible.ids.has(this.current)) this.current = this.layout.bands[0]?.ids[0] ?? 0;
     this.rove(this.current);
-    if (held !== null) this.items.get(this.visible.ids.has(held) ? held : this.current)?.button.focus();
+    if (held !== null) this.cards.get(this.visible.ids.has(held) ? held : this.current)?.focus();
     this.paint();
   }
 
@@ -100,13 +91,10 @@ export class Board {
     const compared = active?.patches ?? this.state.query;
     this.element.classList.toggle("focused", roles.size > 0);
     for (const id of this.visible.ids) {
-      const item = this.items.get(id)!;
       const role = roles.get(id);
-      item.place.className = ["node", grade(this.byId.get(id)!.relative, this.graph.threshold), role ?? ""].join(" ");
-      item.button.setAttribute("aria-pressed", String(this.state.pinned === id));
       const outlines = role && role !== "active" && compared ? this.outlines(id, role, compared, active) : [];
-      this.draw(id, outlines);
-      item.badge.textContent = this.badge(id, role, active, compared);
+      const badge = this.badge(id, role, active, compared);
+      this.cards.get(id)!.dress(role ?? "", this.state.pinned === id, badge, outlines, this.layout.side);
     }
     this.lines.replaceChildren(this.lines.firstChild!, ...(active ? [this.edgesOf(active)] : []));
     this.looked(active);
@@ -118,70 +106,28 @@ export class Board {
     const kept = this.byId.get(ids[0]!)!.patches.length;
     const name = el("p", { class: "level" }, `${counted(kept, "patch", "patches")} kept`);
     name.style.top = `${top}px`;
-    const list = el("ul", { "aria-label": `${counted(kept, "patch", "patches")} kept, ${counted(ids.length, "node")}` });
-    for (const id of ids) list.append(this.item(id).place);
-    return el("div", {}, name, list);
+    const says = `${counted(kept, "patch", "patches")} kept, ${counted(ids.length, "node")}`;
+    return el("div", {}, name, el("ul", { "aria-label": says }, ...ids.map((id) => this.card(id).element)));
   }
 
-  private item(id: number): Item {
-    const item = this.items.get(id) ?? this.made(id);
-    this.items.set(id, item);
-    const { x, y } = this.layout.places.get(id)!;
-    const side = this.layout.side;
-    item.place.style.transform = `translate(${x}px, ${y}px)`;
-    item.place.style.width = `${side}px`;
-    const [H, W] = this.photo.size;
-    item.picture.style.width = `${(side * W) / Math.max(H, W)}px`;
-    item.picture.style.height = `${(side * H) / Math.max(H, W)}px`;
-    item.button.setAttribute("aria-label", this.spoken(id));
-    this.dressChip(id, item.chip);
-    return item;
-  }
-
-  private made(id: number): Item {
-    const node = this.byId.get(id)!;
-    const kind = grade(node.relative, this.graph.threshold);
-    const picture = el("canvas", {});
-    const badge = el("span", { class: "badge", "aria-hidden": "true" });
-    const score = el("span", { class: "score", "aria-hidden": "true" }, `${percent(node.relative)} ${MARKS[kind]}`);
-    const button = el("button", {
-      type: "button", "data-node": id, class: node.root ? "set root" : "set",
-      onclick: () => this.click(id),
-      onpointerenter: () => this.hover(id),
-      onfocus: (event: FocusEvent) => this.focus(id, (event.target as HTMLElement).matches(":focus-visible")),
-      onblur: () => this.focus(null, true),
-    }, el("span", { class: "frame" }, picture), badge, score);
-    const chip = el("button", { type: "button", class: "chip", onclick: () => this.fold(id) });
-    return { place: el("li", { class: "node" }, button, chip), button, picture, badge, chip, drawn: "" };
-  }
-
-  private dressChip(id: number, chip: HTMLButtonElement): void {
+  private card(id: number): Card {
+    const card = this.cards.get(id) ?? new Card(this.byId.get(id)!, this.photo, this.graph.threshold, this);
+    this.cards.set(id, card);
+    card.place(this.layout.places.get(id)!, this.layout.side);
     const folded = this.visible.folded.get(id)?.length ?? 0;
-    const opened = this.state.opened.has(id);
-    chip.hidden = !folded && !opened;
-    chip.textContent = folded ? `+${folded}` : "fold";
-    const what = `${folded} below ${percent(this.state.cut)}`;
-    chip.setAttribute("aria-label", folded ? `+${folded}: show the folded children, ${what}` : "fold the children again");
+    card.say(this.spoken(this.byId.get(id)!), folded, this.state.opened.has(id), this.state.cut);
+    return card;
   }
 
-  private spoken(id: number): string {
-    const node = this.byId.get(id)!;
-    const folded = this.visible.folded.get(id)?.length ?? 0;
+  private spoken(node: GraphNode): string {
+    const names = node.patches.map((patch) => this.photo.cells.name(patch));
+    const [parents, children] = [this.links.parents, this.links.children].map((links) => links.get(node.id)!.length);
     return [
       node.root ? "Root" : "Node",
       `keeps ${percent(node.relative)} of the score, ${grade(node.relative, this.graph.threshold)}`,
-      `${counted(node.patches.length, "patch", "patches")}: ${listed(node.patches.map((p) => this.photo.cells.name(p)), 6)}`,
-      `${counted(this.links.parents.get(id)!.length, "parent")}, ${counted(this.links.children.get(id)!.length, "child", "children")}`,
-      folded ? `${folded} folded` : "",
-    ].filter(Boolean).join("; ");
-  }
-
-  private draw(id: number, outlines: Outline[]): void {
-    const item = this.items.get(id)!;
-    const asked = JSON.stringify([this.layout.side, outlines]);
-    if (asked === item.drawn) return;
-    item.drawn = asked;
-    this.photo.draw(item.picture, this.byId.get(id)!.patches, this.layout.side, outlines);
+      `${counted(names.length, "patch", "patches")}: ${listed(names, 6)}`,
+      `${counted(parents!, "parent")}, ${counted(children!, "child", "children")}`,
+    ].join("; ");
   }
 
   // ---- what belongs to what --------------------------------------------------------------------------------
@@ -217,7 +163,12 @@ export class Board {
     ];
   }
 
-  private badge(id: number, role: Role | undefined, active: GraphNode | null, compared: readonly number[] | null): string {
+  private badge(
+    id: number,
+    role: Role | undefined,
+    active: GraphNode | null,
+    compared: readonly number[] | null,
+  ): string {
     const node = this.byId.get(id)!;
     if (role === "parent") return `parent ${drop(node.relative, active!.relative)}`;
     if (role === "child") return `child ${drop(active!.relative, node.relative)}`;
@@ -244,27 +195,19 @@ export class Board {
   }
 
   private path(edges: readonly Edge[]): string {
-    const { side, places } = this.layout;
-    const tall = (side * this.photo.size[0]) / Math.max(...this.photo.size);
-    return edges
-      .map(({ parent, child }) => {
-        const [from, to] = [places.get(parent)!, places.get(child)!];
-        const [x, y, toX, toY] = [from.x + side / 2, from.y + tall, to.x + side / 2, to.y].map(Math.round) as [number, number, number, number];
-        const middle = Math.round((y + toY) / 2);
-        return `M${x} ${y}C${x} ${middle} ${toX} ${middle} ${toX} ${toY}`;
-      })
-      .join("");
+    const tall = (this.layout.side * this.photo.size[0]) / Math.max(...this.photo.size);
+    return curves(edges, this.layout, tall);
   }
 
   // ---- pointer and keys --------------------------------------------------------------------------------------
 
-  private hover(id: number | null): void {
+  hover(id: number | null): void {
     if (id === this.hovered) return;
     this.hovered = id;
     this.paint();
   }
 
-  private focus(id: number | null, byKey: boolean): void {
+  focus(id: number | null, byKey: boolean): void {
     if (id !== null) this.rove(id);
     const next = byKey ? id : null;
     if (next === this.focused) return;
@@ -272,7 +215,7 @@ export class Board {
     this.paint();
   }
 
-  private click(id: number): void {
+  click(id: number): void {
     if (this.state.pinned === id) this.unpin();
     else this.pin(id);
   }
@@ -294,24 +237,24 @@ export class Board {
     for (const parent of wayTo(id, this.links, visible.ids)) this.state.opened.add(parent);
   }
 
-  private fold(id: number): void {
+  fold(id: number): void {
     if (this.visible.folded.has(id)) this.state.opened.add(id);
     else this.state.opened.delete(id);
     this.changed();
     this.arrange();
-    this.items.get(id)!.button.focus();
+    this.cards.get(id)!.focus();
   }
 
   /** One node, and its chip, is what Tab reaches; arrows lead to the others. */
   private rove(id: number): void {
     this.current = id;
-    for (const [other, { button, chip }] of this.items) button.tabIndex = chip.tabIndex = other === id ? 0 : -1;
+    for (const [other, card] of this.cards) card.reachable = other === id;
   }
 
   private key(event: KeyboardEvent): void {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const step = this.step(event.key);
-    if (step !== undefined) this.items.get(step)?.button.focus();
+    if (step !== undefined) this.cards.get(step)?.focus();
     else if (event.key === "+" || event.key === "-") this.fold(this.current);
     else if (event.key === "Escape" && this.state.pinned !== null) this.unpin();
     else return;

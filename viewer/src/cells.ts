@@ -30,7 +30,12 @@ export function gridCells([rows, columns]: [number, number], [H, W]: [number, nu
     boxes: (patch) => [box(patch)],
     border: (patch) => {
       const [x, y, w, h] = box(patch);
-      return [[x, y, x + w, y], [x + w, y, x + w, y + h], [x + w, y + h, x, y + h], [x, y + h, x, y]];
+      return [
+        [x, y, x + w, y],
+        [x + w, y, x + w, y + h],
+        [x + w, y + h, x, y + h],
+        [x, y + h, x, y],
+      ];
     },
     middle: (patch) => {
       const [x, y, w, h] = box(patch);
@@ -47,7 +52,7 @@ export function runCells(runs: readonly [number, number][], count: number, [H, W
   let start = 0;
   for (const [patch, length] of runs) {
     unit.fill(patch, start, start + length);
-    for (let at = start; at < start + length; ) {
+    for (let at = start; at < start + length;) {
       const row = Math.floor(at / W);
       const end = Math.min(start + length, (row + 1) * W);
       held[patch]!.push([at % W, row, end - at, 1]);

@@ -41,7 +41,12 @@ export async function loaded(source: string): Promise<HTMLImageElement> {
 export function slider(name: string, says: string, value: number, changed: (share: number) => void): HTMLElement {
   const shown = el("output", {}, `${Math.round(100 * value)} %`);
   const input = el("input", {
-    type: "range", min: 0, max: 100, step: 5, value: Math.round(100 * value), name,
+    type: "range",
+    min: 0,
+    max: 100,
+    step: 5,
+    value: Math.round(100 * value),
+    name,
     oninput: () => {
       shown.textContent = `${input.value} %`;
       changed(Number(input.value) / 100);
@@ -51,7 +56,10 @@ export function slider(name: string, says: string, value: number, changed: (shar
 }
 
 /** Keys and what they do, in a dialog that `?` opens. */
-export function help(title: string, keys: readonly [string, string][]): { button: HTMLElement; dialog: HTMLDialogElement } {
+export function help(
+  title: string,
+  keys: readonly [string, string][],
+): { button: HTMLElement; dialog: HTMLDialogElement } {
   const rows = keys.flatMap(([key, does]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, does)]);
   const close = el("button", { type: "button", onclick: () => dialog.close() }, "Close");
   const dialog = el("dialog", { "aria-label": title }, el("h2", {}, title), el("dl", {}, ...rows), close);

@@ -51,7 +51,10 @@ async function start(): Promise<void> {
     }),
     button,
   );
-  main.append(el("div", { class: "sides" }, el("div", { class: "left" }, legend(graph), controls, board.element), panel.element), dialog);
+  main.append(
+    el("div", { class: "sides" }, el("div", { class: "left" }, legend(graph), controls, board.element), panel.element),
+    dialog,
+  );
   board.arrange();
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !dialog.open && state.query) choose(null);

@@ -1,6 +1,6 @@
 // Which nodes are shown, in what order, and where: levels from the largest sets down to the smallest.
 
-import type { GraphNode } from "./contract";
+import type { Edge, GraphNode } from "./contract";
 import type { Links } from "./sets";
 
 export interface Shown {
@@ -25,7 +25,10 @@ export function shown(nodes: readonly GraphNode[], links: Links, cut: number, op
   }
   const folded = new Map<number, number[]>();
   for (const id of ids) {
-    const hidden = links.children.get(id)!.map((e) => e.child).filter((child) => !ids.has(child));
+    const hidden = links.children
+      .get(id)!
+      .map((e) => e.child)
+      .filter((child) => !ids.has(child));
     if (hidden.length) folded.set(id, hidden);
   }
   return { ids, folded };
@@ -34,7 +37,7 @@ export function shown(nodes: readonly GraphNode[], links: Links, cut: number, op
 /** The parents to open so that a node is shown: those on its best way up to a node that is. */
 export function wayTo(id: number, links: Links, ids: ReadonlySet<number>): number[] {
   const way: number[] = [];
-  for (let at = id; !ids.has(at); ) {
+  for (let at = id; !ids.has(at);) {
     const up = links.parents.get(at)!;
     at = (up.find((e) => ids.has(e.parent)) ?? up[0]!).parent;
     way.push(at);
@@ -172,4 +175,16 @@ export function placed(order: readonly number[][], width: number, chips: Readonl
     top += NAME + rows * line + BETWEEN;
   }
   return { side, height: top, bands, places };
+}
+
+/** Edges as the path of an SVG, from the lower edge of one picture, `tall` pixels high, to the upper one of another. */
+export function curves(edges: readonly Edge[], { side, places }: Layout, tall: number): string {
+  const curve = ({ parent, child }: Edge) => {
+    const [from, to] = [places.get(parent)!, places.get(child)!];
+    const [x, toX] = [Math.round(from.x + side / 2), Math.round(to.x + side / 2)];
+    const [y, toY] = [Math.round(from.y + tall), Math.round(to.y)];
+    const middle = Math.round((y + toY) / 2);
+    return `M${x} ${y}C${x} ${middle} ${toX} ${middle} ${toX} ${toY}`;
+  };
+  return edges.map(curve).join("");
 }

@@ -18,8 +18,12 @@ export function legend(graph: Graph): HTMLElement {
     "div",
     { class: "legend" },
     el("ul", {}, ...rings),
-    el("p", { class: "soft" },
-      "Patches in colour are kept. A node in hand shows its parents and children with what the score changes by, in points, " +
-      "and sets that overlap. Outlined in red: the patch that differs, solid where that set has it, dashed where it lacks it."),
+    el(
+      "p",
+      { class: "soft" },
+      "Patches in colour are kept. A node in hand shows its parents and children with what the score " +
+        "changes by, in points, and sets that overlap. Outlined in red: the patch that differs, solid where that set has it, " +
+        "dashed where it lacks it.",
+    ),
   );
 }

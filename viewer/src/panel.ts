@@ -34,7 +34,12 @@ export class Panel {
   ) {
     this.patches = Array.from({ length: photo.cells.count }, (_, patch) => this.patch(patch));
     const [H, W] = photo.size;
-    this.stage = el("div", { class: "stage", role: "group", "aria-label": "Patches of the photo" }, this.picture, ...this.patches);
+    this.stage = el(
+      "div",
+      { class: "stage", role: "group", "aria-label": "Patches of the photo" },
+      this.picture,
+      ...this.patches,
+    );
     this.stage.style.aspectRatio = `${W} / ${H}`;
     this.stage.style.maxWidth = `${(LARGE * W) / Math.max(H, W)}px`;
     this.stage.addEventListener("keydown", (event) => this.key(event));
@@ -70,7 +75,8 @@ export class Panel {
     this.photo.draw(this.picture, this.state.whole ? this.patches.map((_, i) => i) : set, LARGE, outlines);
     const kept = new Set(set);
     this.patches.forEach((button, patch) => button.setAttribute("aria-pressed", String(kept.has(patch))));
-    this.caption.textContent = `${set.length} of ${counted(this.graph.units, "patch", "patches")} kept. ${this.known(set)}`;
+    const of = counted(this.graph.units, "patch", "patches");
+    this.caption.textContent = `${set.length} of ${of} kept. ${this.known(set)}`;
     this.found.replaceChildren(...(active ? this.facts(active) : this.neighbours(set)));
   }
 
@@ -107,11 +113,19 @@ export class Panel {
     const byId = (id: number) => this.graph.nodes.find((n) => n.id === id)!;
     const less = [...this.links.children.get(node.id)!].reverse().map((e) => {
       const child = byId(e.child);
-      return this.row(e.child, percent(child.relative), `without ${cells.name(e.removed)}: ${drop(node.relative, child.relative)}`);
+      return this.row(
+        e.child,
+        percent(child.relative),
+        `without ${cells.name(e.removed)}: ${drop(node.relative, child.relative)}`,
+      );
     });
     const more = this.links.parents.get(node.id)!.map((e) => {
       const parent = byId(e.parent);
-      return this.row(e.parent, percent(parent.relative), `with ${cells.name(e.removed)}: ${drop(node.relative, parent.relative)}`);
+      return this.row(
+        e.parent,
+        percent(parent.relative),
+        `with ${cells.name(e.removed)}: ${drop(node.relative, parent.relative)}`,
+      );
     });
     const open = !node.expanded && node.relative >= this.graph.expand && node.patches.length > 0;
     return [
@@ -143,8 +157,12 @@ export class Panel {
 
   private patch(patch: number): HTMLButtonElement {
     const button = el("button", {
-      type: "button", class: "patch", "data-patch": patch, tabindex: patch ? -1 : 0,
-      "aria-label": this.photo.cells.name(patch), "aria-pressed": "false",
+      type: "button",
+      class: "patch",
+      "data-patch": patch,
+      tabindex: patch ? -1 : 0,
+      "aria-label": this.photo.cells.name(patch),
+      "aria-pressed": "false",
       onclick: () => this.toggle(patch),
       onfocus: () => this.rove(patch),
     });
@@ -154,7 +172,10 @@ export class Panel {
     const [left, top, width, height] = this.graph.grid && box ? box : [x - W / 40, y - H / 40, W / 20, H / 20];
     const share = (part: number, of: number) => `${(100 * part) / of}%`;
     Object.assign(button.style, {
-      left: share(left, W), top: share(top, H), width: share(width, W), height: share(height, H),
+      left: share(left, W),
+      top: share(top, H),
+      width: share(width, W),
+      height: share(height, H),
     });
     return button;
   }

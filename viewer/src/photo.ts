@@ -40,7 +40,13 @@ export class Photo {
   }
 
   /** Fill a canvas `side` pixels of the page along its longer edge. */
-  draw(onto: HTMLCanvasElement, patches: readonly number[], side: number, outlines: Outline[] = [], rest: Rest = "dimmed"): void {
+  draw(
+    onto: HTMLCanvasElement,
+    patches: readonly number[],
+    side: number,
+    outlines: Outline[] = [],
+    rest: Rest = "dimmed",
+  ): void {
     const [H, W] = this.size;
     const scale = side / Math.max(H, W);
     const dense = Math.min(2, window.devicePixelRatio || 1);
@@ -68,7 +74,12 @@ export class Photo {
   }
 
   /** A red line with a white one around it, so that it is seen on any photo. */
-  private outline(context: CanvasRenderingContext2D, { patch, width, dashed }: Outline, scale: number, dense: number): void {
+  private outline(
+    context: CanvasRenderingContext2D,
+    { patch, width, dashed }: Outline,
+    scale: number,
+    dense: number,
+  ): void {
     context.save();
     context.beginPath();
     for (const [x, y, toX, toY] of this.cells.border(patch)) {
@@ -76,7 +87,10 @@ export class Photo {
       context.lineTo(toX * scale, toY * scale);
     }
     context.lineCap = "square";
-    for (const [colour, thick] of [["#fff", 2 * width], ["#d50000", width]] as const) {
+    for (const [colour, thick] of [
+      ["#fff", 2 * width],
+      ["#d50000", width],
+    ] as const) {
       if (dashed) context.setLineDash([3 * dense, 4 * dense]);
       context.strokeStyle = colour;
       context.lineWidth = thick * dense;

@@ -66,11 +66,20 @@ function begin(): void {
   );
   show(
     heading("Before you start"),
-    el("p", {}, `You will see ${counted(count, "picture")} of ${counted(quiz.photos.length, "photo")}. Parts of each are hidden. ` +
-      `Say whether the model still finds the class that it finds in the whole photo. It counts as kept where at least ` +
-      `${percent(quiz.keeps)} of the whole photo's score is left.`),
-    el("p", {}, "Beside some pictures you get help: a graph of sets of patches with their scores, or a map. " +
-      "Your time is measured while the page is in sight; there is no hurry. Nothing leaves this page: at the end you save your answers as a file."),
+    el(
+      "p",
+      {},
+      `You will see ${counted(count, "picture")} of ${counted(quiz.photos.length, "photo")}. Parts of each are hidden. ` +
+        `Say whether the model still finds the class that it finds in the whole photo. It counts as kept where ` +
+        `at least ${percent(quiz.keeps)} of the whole photo's score is left.`,
+    ),
+    el(
+      "p",
+      {},
+      "Beside some pictures you get help: a graph of sets of patches with their scores, or a map. " +
+        "Your time is measured while the page is in sight; there is no hurry. " +
+        "Nothing leaves this page: at the end you save your answers as a file.",
+    ),
     el("p", {}, "Each reader takes the next number; it decides the order and which photo comes with which help."),
     form,
   );
@@ -107,14 +116,45 @@ async function ask(questions: Question[], reader: number, answers: Answer[]): Pr
       el(
         "div",
         { class: "asked" },
-        el("p", {}, "In the whole photo the model finds ", el("strong", {}, name), `, score ${held.graph.score_full.toPrecision(3)}. ` +
-          `Of the picture below it sees only the patches in colour; the hidden ones are ${held.baseline}. Does it keep its answer?`),
-        el("div", { class: "pictures" },
-          figure(photo, question.patches, LARGE, `${counted(question.patches.length, "patch", "patches")} of ${held.graph.units} are left`),
-          figure(photo, Array.from({ length: photo.cells.count }, (_, i) => i), SMALL, "The whole photo")),
-        el("p", { class: "tools" },
-          el("button", { type: "button", class: "main", "data-says": "keeps", onclick: () => answer(true) }, "It keeps it (K)"),
-          el("button", { type: "button", class: "main", "data-says": "loses", onclick: () => answer(false) }, "It loses it (L)")),
+        el(
+          "p",
+          {},
+          "In the whole photo the model finds ",
+          el("strong", {}, name),
+          `, score ${held.graph.score_full.toPrecision(3)}. ` +
+            `Of the picture below it sees only the patches in colour; the hidden ones are ${held.baseline}. ` +
+            "Does it keep its answer?",
+        ),
+        el(
+          "div",
+          { class: "pictures" },
+          figure(
+            photo,
+            question.patches,
+            LARGE,
+            `${counted(question.patches.length, "patch", "patches")} of ${held.graph.units} are left`,
+          ),
+          figure(
+            photo,
+            Array.from({ length: photo.cells.count }, (_, i) => i),
+            SMALL,
+            "The whole photo",
+          ),
+        ),
+        el(
+          "p",
+          { class: "tools" },
+          el(
+            "button",
+            { type: "button", class: "main", "data-says": "keeps", onclick: () => answer(true) },
+            "It keeps it (K)",
+          ),
+          el(
+            "button",
+            { type: "button", class: "main", "data-says": "loses", onclick: () => answer(false) },
+            "It loses it (L)",
+          ),
+        ),
       ),
       element,
     ),
@@ -142,27 +182,50 @@ function aid(question: Question, held: QuizPhoto, photo: Photo): { element: HTML
   const state = { ...initial(held.graph), query: question.patches };
   const board = new Board(held.graph, photo, state, nothing, nothing);
   board.reveal(question.patches);
-  const says = el("p", { class: "soft" },
-    "Sets of patches and the share of the score that each keeps. The sets nearest to your picture are framed; red outlines the patches that differ, dashed where the set lacks one. " +
-    "Point at a set, or use the arrow keys, to see its parents and children; + shows those folded away.");
+  const says = el(
+    "p",
+    { class: "soft" },
+    "Sets of patches and the share of the score that each keeps. The sets nearest to your picture are " +
+      "framed; red outlines the patches that differ, dashed where the set lacks one. " +
+      "Point at a set, or use the arrow keys, to see its parents and children; + shows those folded away.",
+  );
   return { element: el("div", { class: "aid" }, says, board.element), arrange: () => board.arrange() };
 }
 
 function end(reader: number, answers: Answer[]): void {
   const text = table(quiz, reader, answers);
-  const link = el("a", {
-    class: "main", download: `whylens-quiz-${reader}.csv`,
-    href: URL.createObjectURL(new Blob([text], { type: "text/csv" })),
-  }, "Save the answers (CSV)");
-  const rows = tally(quiz, answers).filter((row) => row.count).map((row) =>
-    el("tr", {}, el("th", { scope: "row" }, row.condition), ...[
-      String(row.count), `${row.right}`, percent(row.right / row.count), row.seconds.toFixed(1),
-    ].map((cell) => el("td", {}, cell))));
-  const head = ["help", "answers", "right", "share right", "median seconds"].map((says) => el("th", { scope: "col" }, says));
+  const link = el(
+    "a",
+    {
+      class: "main",
+      download: `whylens-quiz-${reader}.csv`,
+      href: URL.createObjectURL(new Blob([text], { type: "text/csv" })),
+    },
+    "Save the answers (CSV)",
+  );
+  const rows = tally(quiz, answers)
+    .filter((row) => row.count)
+    .map((row) =>
+      el(
+        "tr",
+        {},
+        el("th", { scope: "row" }, row.condition),
+        ...[String(row.count), `${row.right}`, percent(row.right / row.count), row.seconds.toFixed(1)].map((cell) =>
+          el("td", {}, cell),
+        ),
+      ),
+    );
+  const head = ["help", "answers", "right", "share right", "median seconds"].map((says) =>
+    el("th", { scope: "col" }, says),
+  );
   show(
     heading("Thank you"),
     el("p", {}, link, " ", el("button", { type: "button", onclick: begin }, "Next reader")),
-    el("div", { class: "scroll", tabindex: 0 }, el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows))),
+    el(
+      "div",
+      { class: "scroll", tabindex: 0 },
+      el("table", {}, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows)),
+    ),
     el("h3", {}, "Your answers"),
     el("ol", { class: "answers" }, ...answers.map(review)),
   );
@@ -171,9 +234,15 @@ function end(reader: number, answers: Answer[]): void {
 
 function review(answer: Answer, i: number): HTMLElement {
   const truth = keeps(quiz, answer);
-  const says = `${i + 1}. ${answer.says === truth ? "Right" : "Wrong"}: ${percent(answer.relative)} is left, the model ` +
-    `${truth ? "keeps" : "loses"} ${quiz.photos[answer.photo]!.graph.target.name}. Help: ${answer.condition}. ${answer.seconds.toFixed(1)} s.`;
-  return el("li", { class: answer.says === truth ? "right" : "wrong" }, figure(photos.get(answer.photo)!, answer.patches, 120, says));
+  const says =
+    `${i + 1}. ${answer.says === truth ? "Right" : "Wrong"}: ${percent(answer.relative)} is left, the model ` +
+    `${truth ? "keeps" : "loses"} ${quiz.photos[answer.photo]!.graph.target.name}. ` +
+    `Help: ${answer.condition}. ${answer.seconds.toFixed(1)} s.`;
+  return el(
+    "li",
+    { class: answer.says === truth ? "right" : "wrong" },
+    figure(photos.get(answer.photo)!, answer.patches, 120, says),
+  );
 }
 
 const { button, dialog } = help("Keys", [

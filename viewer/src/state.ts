@@ -23,8 +23,8 @@ const FEW = 60;
 const SIMILAR = 12;
 
 /**
- * At the beginning so much is folded that at most some sixty nodes are shown, and a root has at most a dozen similar sets
- * beside its children.
+ * At the beginning so much is folded that at most some sixty nodes are shown, and a root has at most a dozen similar
+ * sets beside its children.
  */
 export function initial(graph: Known): State {
   const own = links(graph);
@@ -40,7 +40,8 @@ export function initial(graph: Known): State {
 
 /** The first share, in steps of 5 %, for which something holds; 100 % where it holds for none. */
 function first(from: number, holds: (share: number) => boolean): number {
-  for (let percent = Math.round(100 * from); percent < 100; percent += 5) if (holds(percent / 100)) return percent / 100;
+  for (let percent = Math.round(100 * from); percent < 100; percent += 5)
+    if (holds(percent / 100)) return percent / 100;
   return 1;
 }
 
@@ -63,7 +64,10 @@ export function read(text: string, graph: Known & Pick<Graph, "units">): State {
   const state = initial(graph);
   const known = new Set(graph.nodes.map((n) => n.id));
   const numbers = (key: string) =>
-    (said.get(key) ?? "").split(".").filter((word) => /^\d+$/.test(word)).map(Number);
+    (said.get(key) ?? "")
+      .split(".")
+      .filter((word) => /^\d+$/.test(word))
+      .map(Number);
   const share = (key: string, otherwise: number) => {
     const [value] = numbers(key);
     return value !== undefined && value <= 100 ? value / 100 : otherwise;

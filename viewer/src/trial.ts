@@ -60,7 +60,10 @@ export function shuffled<T>(values: readonly T[], draw: () => number): T[] {
  * one of them once.
  */
 export function course(quiz: Quiz, reader: number): Question[] {
-  const photos = shuffled(quiz.photos.map((_, i) => i), random(`${quiz.seed}`));
+  const photos = shuffled(
+    quiz.photos.map((_, i) => i),
+    random(`${quiz.seed}`),
+  );
   const questions = photos.flatMap((photo, rank) => {
     const condition = quiz.conditions[(rank + reader) % quiz.conditions.length]!;
     return quiz.photos[photo]!.questions.map((question) => ({ ...question, photo, condition }));

@@ -19,7 +19,20 @@ function painted(cells: Cells, [H, W]: [number, number]): (number | null)[] {
 }
 
 test("a grid's boxes are the cells that the net was shown, also where the frame does not divide", () => {
-  for (const [grid, size] of [[[7, 7], [224, 224]], [[3, 5], [32, 33]], [[14, 14], [45, 61]]] as [[number, number], [number, number]][]) {
+  for (const [grid, size] of [
+    [
+      [7, 7],
+      [224, 224],
+    ],
+    [
+      [3, 5],
+      [32, 33],
+    ],
+    [
+      [14, 14],
+      [45, 61],
+    ],
+  ] as [[number, number], [number, number]][]) {
     const cells = gridCells(grid, size);
     const found = painted(cells, size);
     found.forEach((patch, i) => {
@@ -46,10 +59,19 @@ test("segments lie where their runs say, and their borders are where the neighbo
     const is = (x: number, y: number) => x >= 0 && y >= 0 && x < 5 && y < 4 && labels[y * 5 + x] === patch;
     return labels.reduce((sum, own, i) => {
       const [x, y] = [i % 5, Math.floor(i / 5)];
-      return own === patch ? sum + [[x - 1, y], [x + 1, y], [x, y - 1], [x, y + 1]].filter(([a, b]) => !is(a!, b!)).length : sum;
+      return own === patch
+        ? sum +
+            [
+              [x - 1, y],
+              [x + 1, y],
+              [x, y - 1],
+              [x, y + 1],
+            ].filter(([a, b]) => !is(a!, b!)).length
+        : sum;
     }, 0);
   };
-  const length = (patch: number) => cells.border(patch).reduce((sum, [x, y, a, b]) => sum + Math.abs(a - x) + Math.abs(b - y), 0);
+  const length = (patch: number) =>
+    cells.border(patch).reduce((sum, [x, y, a, b]) => sum + Math.abs(a - x) + Math.abs(b - y), 0);
   for (const patch of [0, 1, 2]) {
     assert.equal(length(patch), border(patch));
     assert.equal(cells.at(...cells.middle(patch)), patch);

@@ -20,13 +20,30 @@ export function graphOf(scores: readonly [string, number][], roots: string[]): G
     }),
   );
   return {
-    photo: "data:image/png;base64,", size: [70, 70], grid: [7, 7], runs: null, target: { index: 1, name: "cat" }, model: "net",
-    score_full: 0.8, threshold: 0.9, expand: 0.4, units: 49, nodes, edges,
+    photo: "data:image/png;base64,",
+    size: [70, 70],
+    grid: [7, 7],
+    runs: null,
+    target: { index: 1, name: "cat" },
+    model: "net",
+    score_full: 0.8,
+    threshold: 0.9,
+    expand: 0.4,
+    units: 49,
+    nodes,
+    edges,
   };
 }
 
 /** Two roots that share a child; {0} and {2} are lost. */
 export const SMALL = graphOf(
-  [["0 1", 0.97], ["1 2", 0.93], ["0", 0.1], ["1", 0.6], ["2", 0.2], ["", 0.01]],
+  [
+    ["0 1", 0.97],
+    ["1 2", 0.93],
+    ["0", 0.1],
+    ["1", 0.6],
+    ["2", 0.2],
+    ["", 0.01],
+  ],
   ["0 1", "1 2"],
 );

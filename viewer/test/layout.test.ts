@@ -26,7 +26,14 @@ function large() {
 test("children below the cut are folded until a parent is opened", () => {
   const { ids, folded } = shown(SMALL.nodes, small, 0.4, new Set());
   assert.deepEqual([...ids].sort(), [0, 1, 3]);
-  assert.deepEqual([...folded], [[0, [2]], [1, [4]], [3, [5]]]);
+  assert.deepEqual(
+    [...folded],
+    [
+      [0, [2]],
+      [1, [4]],
+      [3, [5]],
+    ],
+  );
   assert.deepEqual([...shown(SMALL.nodes, small, 0.4, new Set([1])).ids].sort(), [0, 1, 3, 4]);
   assert.equal(shown(SMALL.nodes, small, 0, new Set()).ids.size, SMALL.nodes.length);
 });
@@ -63,7 +70,12 @@ test("crossings are those of pairs of edges", () => {
   let slow = 0;
   graph.edges.forEach((a, i) => {
     for (const b of graph.edges.slice(i + 1)) {
-      const [p, q, r, s] = [a.parent, a.child, b.parent, b.child].map((id) => rank.get(id)!) as [number, number][] as [[number, number], [number, number], [number, number], [number, number]];
+      const [p, q, r, s] = [a.parent, a.child, b.parent, b.child].map((id) => rank.get(id)!) as [number, number][] as [
+        [number, number],
+        [number, number],
+        [number, number],
+        [number, number],
+      ];
       if (p[0] === r[0] && q[0] === s[0] && (p[1] - r[1]) * (q[1] - s[1]) < 0) slow++;
     }
   });
@@ -77,8 +89,14 @@ test("the order keeps each level's nodes and has fewer crossings, the same every
   const own = links(graph);
   const before = levels(graph.nodes, all(graph));
   const after = ordered(before, own);
-  assert.deepEqual(after.map((l) => [...l].sort()), before.map((l) => [...l].sort()));
-  assert.ok(crossings(after, own) < 0.7 * crossings(before, own), `${crossings(before, own)} to ${crossings(after, own)}`);
+  assert.deepEqual(
+    after.map((l) => [...l].sort()),
+    before.map((l) => [...l].sort()),
+  );
+  assert.ok(
+    crossings(after, own) < 0.7 * crossings(before, own),
+    `${crossings(before, own)} to ${crossings(after, own)}`,
+  );
   assert.deepEqual(ordered(before, own), after);
 });
 
@@ -91,7 +109,8 @@ test("no two pictures of 200 nodes overlap, and all lie in the width", () => {
     const boxes = [...places.values()];
     boxes.forEach(({ x, y }, i) => {
       assert.ok(x >= 0 && x + side <= width && y >= 0 && y + side < height, `${x} ${y} ${side} in ${width}`);
-      for (const other of boxes.slice(i + 1)) assert.ok(Math.abs(x - other.x) >= side + 4 || Math.abs(y - other.y) >= side + 20);
+      for (const other of boxes.slice(i + 1))
+        assert.ok(Math.abs(x - other.x) >= side + 4 || Math.abs(y - other.y) >= side + 20);
     });
     bands.forEach((band, i) => assert.ok(!i || band.top >= bands[i - 1]!.top + bands[i - 1]!.height));
     assert.ok(side >= 44);

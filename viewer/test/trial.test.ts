@@ -4,10 +4,20 @@ import { cell, course, median, random, table, tally, type Quiz } from "../src/tr
 import { SMALL } from "./graphs";
 
 const QUIZ: Quiz = {
-  seed: 5, version: "0.1.0", keeps: 0.5, conditions: ["none", "graph", "=map"],
+  seed: 5,
+  version: "0.1.0",
+  keeps: 0.5,
+  conditions: ["none", "graph", "=map"],
   photos: [0, 1, 2, 3, 4].map((i) => ({
-    name: i ? `photo ${i}` : '-a "b", c', baseline: "filled with black", graph: SMALL, maps: { "=map": "data:," },
-    questions: [{ patches: [1], relative: 0.6 }, { patches: [2], relative: 0.2 }, { patches: [0, i], relative: 0.4 }],
+    name: i ? `photo ${i}` : '-a "b", c',
+    baseline: "filled with black",
+    graph: SMALL,
+    maps: { "=map": "data:," },
+    questions: [
+      { patches: [1], relative: 0.6 },
+      { patches: [2], relative: 0.2 },
+      { patches: [0, i], relative: 0.4 },
+    ],
   })),
 };
 
@@ -26,8 +36,14 @@ test("every question is asked once, in another order for another reader", () => 
   assert.equal(one.length, 15);
   assert.equal(new Set(one.map((q) => `${q.photo} ${q.patches}`)).size, 15);
   assert.deepEqual(course(QUIZ, 1), one);
-  assert.notDeepEqual(course(QUIZ, 2).map((q) => q.photo), one.map((q) => q.photo));
-  assert.notDeepEqual(course({ ...QUIZ, seed: 6 }, 1).map((q) => q.photo), one.map((q) => q.photo));
+  assert.notDeepEqual(
+    course(QUIZ, 2).map((q) => q.photo),
+    one.map((q) => q.photo),
+  );
+  assert.notDeepEqual(
+    course({ ...QUIZ, seed: 6 }, 1).map((q) => q.photo),
+    one.map((q) => q.photo),
+  );
 });
 
 test("one photo has one kind of help, and over as many readers every kind once", () => {
@@ -68,7 +84,13 @@ test("the table has a line for each answer", () => {
   const answers = course(QUIZ, 2).map((q) => ({ ...q, says: true, seconds: 1.23456 }));
   const lines = table(QUIZ, 2, answers).split("\r\n");
   assert.equal(lines.length, 17);
-  assert.equal(lines[0], "reader,question,photo,target,condition,patches,units,relative,keeps_from,truth,answer,correct,seconds,seed,whylens");
+  assert.equal(
+    lines[0],
+    "reader,question,photo,target,condition,patches,units,relative,keeps_from,truth,answer,correct,seconds,seed,whylens",
+  );
   const held = lines.find((line) => line.includes("'-a"))!;
-  assert.match(held, /^2,\d+,"'-a ""b"", c",cat,('=map|none|graph),[\d ]+,49,0\.\d{6},0\.5,(keeps|loses),keeps,[01],1\.235,5,0\.1\.0$/);
+  assert.match(
+    held,
+    /^2,\d+,"'-a ""b"", c",cat,('=map|none|graph),[\d ]+,49,0\.\d{6},0\.5,(keeps|loses),keeps,[01],1\.235,5,0\.1\.0$/,
+  );
 });

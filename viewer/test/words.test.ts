@@ -7,11 +7,22 @@ import { links, similar } from "../src/sets";
 import { graphOf, SMALL } from "./graphs";
 
 test("percent never says that a bar is reached which is not", () => {
-  assert.deepEqual([0.8999, 0.9, 1, 1.043, 0.004, 0, 0.29].map(percent), ["89 %", "90 %", "100 %", "104 %", "< 1 %", "0 %", "29 %"]);
+  assert.deepEqual([0.8999, 0.9, 1, 1.043, 0.004, 0, 0.29].map(percent), [
+    "89 %",
+    "90 %",
+    "100 %",
+    "104 %",
+    "< 1 %",
+    "0 %",
+    "29 %",
+  ]);
 });
 
 test("a score holds above the threshold, is weakened above a half, else lost", () => {
-  assert.deepEqual([0.9001, 0.9, 0.5001, 0.5].map((share) => grade(share, 0.9)), ["holds", "weakened", "weakened", "lost"]);
+  assert.deepEqual(
+    [0.9001, 0.9, 0.5001, 0.5].map((share) => grade(share, 0.9)),
+    ["holds", "weakened", "weakened", "lost"],
+  );
 });
 
 test("a loss is said in points with its sign, and drawn the thicker the more it is", () => {
