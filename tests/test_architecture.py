@@ -20,7 +20,7 @@ LAYERS = [
     "preprocess grid layers black_box stages model calls rules excitation target folding engine passes probe"
     " conductance",
     "contract baseline regions residual embedding interval surrogate student inquiry hierarchy scoring penalty optimise"
-    " mask_search",
+    " mask_search augmentation removal imputation overlap similarity randomisation",
     "methods metrics",
     "collect batches explain trial scores measure zoo testing",
     "run",

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 import whylens
 from whylens import InputError, Trial, Values, testing
+from whylens.augmentation import augmented
 from whylens.baseline import search
 from whylens.contract import Metric
-from whylens.metrics.co_score import _augmented
 from whylens.probe import Probe
 from whylens.scoring import (
-    _Prefixes,
+    Prefixes,
     area,
     chunk_counts,
     co,
@@ -360,7 +360,7 @@ def test_each_step_is_scored_once() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_steps_are_told_apart_in_every_precision(dtype: torch.dtype) -> None:
     T = 3001
-    expand = _Prefixes(torch.arange(T - 1)[None], torch.arange(T), None, None, True)
+    expand = Prefixes(torch.arange(T - 1)[None], torch.arange(T), None, None, True)
     for step in (0, 1, 255, 257, 2049, 3000):
         kept = expand(torch.eye(T)[step : step + 1].to(dtype), torch.tensor([0]))
         assert int(kept.float().sum()) == step
@@ -450,7 +450,7 @@ def test_both_sides_enter_the_net_alike(mode: str, order: Any) -> None:
         gain = (z1 - net(x)).detach()
         expected = [gain[n, t] - (gain[n].sum() - gain[n, t]) / 3 for n, t in enumerate((0, 3, 1))]
         same(scored("co_score", at, mode=mode, space=space).values, torch.stack(expected), 1e-5)
-    assert torch.equal(_augmented(at.probe, h * 0, "add", "normalised"), at.probe.frames)
+    assert torch.equal(augmented(at.probe, h * 0, "add", "normalised"), at.probe.frames)
 
 
 def test_probabilities_on_both_sides() -> None:

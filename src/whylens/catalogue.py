@@ -62,7 +62,8 @@ def describe_metrics() -> list[dict[str, Any]]:
                 "better": facts.direction,
                 "range": f"[{low or '-inf'}, {high or 'inf'}]",
                 "masks": "yes" if facts.needs_masks else "no",
-                "passes": f"{facts.forwards} forward",
+                "passes": f"{facts.forwards} forward"
+                + (f", {facts.explanations} explanations" if facts.explanations != "0" else ""),
                 "parameters": ", ".join(f"{p.name}={p.default}" for p in parameters(function).values()) or "none",
                 "says": (inspect.getdoc(function) or "").split("\n")[0],
             }

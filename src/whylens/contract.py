@@ -62,7 +62,7 @@ class MetricFacts:
 
     `direction` says which values are better, `low` and `high` the range they lie in. With `needs_masks` the trial
     brings masks, and a row without one has no value. `forwards` bounds the passes per image that are asked of the
-    probe, as arithmetic on the metric's parameters.
+    probe, and `explanations` how often the trial's method explains again, as arithmetic on the metric's parameters.
     """
 
     direction: Literal["higher", "lower", "none"]
@@ -70,6 +70,7 @@ class MetricFacts:
     high: float | None = None
     needs_masks: bool = False
     forwards: str = "1"
+    explanations: str = "0"
 
     def __call__(self, function: Plugin) -> Plugin:
         """Declare the facts of `function`."""
@@ -79,6 +80,10 @@ class MetricFacts:
     def passes(self, params: Mapping[str, Any]) -> int:
         """Bound on forwards per image with these parameters."""
         return _arithmetic(self.forwards, params)
+
+    def repeats(self, params: Mapping[str, Any]) -> int:
+        """Bound on further explanations with these parameters."""
+        return _arithmetic(self.explanations, params)
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,8 @@ class Trial:
 
     `images` are the frames ``(N, C, H, W)``; `masks` those of the upright photos, None where there is none or the
     metric does not declare that it needs them; `labels` the true outputs ``(N,)``, -1 where unknown.
-    ``again(images=None, model=None)`` explains once more, moved images ``(N, C, H, W)`` or another model, with the
-    same method and targets, and returns maps.
+    ``again(images=None, model=None, targets=None)`` explains once more, moved images ``(N, C, H, W)``, another model
+    or other outputs ``(N,)``, with the same method and, where they are not given, the same targets; it returns maps.
     """
 
     probe: Probe

@@ -93,7 +93,7 @@ def removal_values(trial: Trial, *, insert: bool, mode: Mode, steps: int, baseli
     layout = maps.shape[2:] if mode != "rise" and maps.ndim == 4 else size
     counts = (even_counts if mode == "rise" else chunk_counts)(values.shape[1], steps)
     filled = choose(probe, baseline, seed=seed) if baseline else _usual_baseline(probe, insert, mode, seed)
-    expand = _Prefixes(ranks(values, seed), counts, layout, size, insert)
+    expand = Prefixes(ranks(values, seed), counts, layout, size, insert)
     curve = probe.masked_scores(torch.eye(len(counts)), filled, expand=expand).double()
     value, corrected = area(curve, counts, mode), area(curve, counts, "rise" if mode == "rise" else "igospp")
     if probe.function is None:
@@ -109,7 +109,7 @@ def removal_values(trial: Trial, *, insert: bool, mode: Mode, steps: int, baseli
     return Values(value, curve, checks)
 
 
-class _Prefixes:
+class Prefixes:
     """Lays out step t of T, one-hot ``(B, T)``: the first `counts[t]` units of each image's own order are moved."""
 
     def __init__(
@@ -201,3 +201,19 @@ def refuse_saturated(model: Model, where: str, otherwise: str = "") -> None:
             f"{where} needs raw logits, and {model.name} gives probabilities, which saturate: where the net is sure "
             f"nothing can be gained. Leave out its softmax{otherwise}."
         )
+
+
+# ---- explaining again ----------------------------------------------------------------------------------------
+
+
+def again(trial: Trial, metric: str, **changed: Any) -> Tensor:
+    """Maps ``(N, C, h, w)`` of the explanation's method once more; `changed` is what `Trial.again` takes."""
+    if trial.again is None:
+        raise InputError(f"{metric} explains again, and this trial brings no method to do it with.")
+    maps, found = trial.explanation.maps, trial.again(**changed)
+    if found.shape != maps.shape:
+        raise InputError(
+            f"{metric} explains again, and {trial.explanation.method} gives maps {tuple(found.shape[1:])} where those "
+            f"of the explanation are {tuple(maps.shape[1:])}. Measure the maps as the method gave them."
+        )
+    return found

@@ -322,10 +322,20 @@ def ranks_planted_maps(metric: Metric) -> None:
 
 
 def metric_stays_within_its_passes(metric: Metric) -> None:
-    """Forwards asked of the probe stay within the declared bound."""
+    """Forwards asked of the probe, and explanations by the same method, stay within the declared bounds."""
     model, images, explanation = _scene(3)
     trial = trial_of(model, images, explanation, torch.stack([photo.pixels for photo in images]))
-    score_batch(metric, trial, seed=0)
+    explain_again = trial.again
+    asked: list[Any] = []
+
+    def again(*given: Any, **changed: Any) -> Tensor:
+        asked.append(changed)
+        _hold(explain_again is not None, f"{metric.plain_name}: the trial cannot explain again")
+        return explain_again(*given, **changed) if explain_again else torch.empty(0)
+
+    score_batch(metric, replace(trial, again=again), seed=0)
+    repeats = metric.facts.repeats(metric.checked_params(0))
+    _hold(len(asked) <= repeats, f"{metric.plain_name}: {len(asked)} explanations were asked for, declared {repeats}")
     bound, run = metric.facts.passes(metric.checked_params(0)), trial.probe.passes.forwards / 3
     _hold(run <= bound, f"{metric.plain_name}: {run:g} forwards run per image, declared {bound}")
 

@@ -88,13 +88,15 @@ def explain_again(
     explanation: Explanation,
     images: Tensor | None = None,
     model: Model | nn.Module | None = None,
+    targets: Tensor | None = None,
     *,
     method: Method | None = None,
 ) -> Tensor:
     """Maps ``(N, C, h, w)`` of the same method, layer, parameters and targets once more; what `Trial.again` calls.
 
     `images` are moved frames ``(N, C, H, W)``, `model` another one; a bare net is taken as the probe's model with
-    other weights. `method` is needed where it was a function of your own: an explanation keeps only its name.
+    other weights, `targets` ``(N,)`` other outputs. `method` is needed where it was a function of your own: an
+    explanation keeps only its name.
     """
     method = method or _method_of(explanation)
     if model is None:
@@ -108,8 +110,10 @@ def explain_again(
     needs = method.facts.needs
     layers = {model.layer(explanation.layer, tuple(frames.shape[1:])).name} if "layer" in needs else set()
     passes = Passes(model, frames, layers=layers, to_input="input gradient" in needs)
-    index = None if probe.index is None else probe.index.to(model.device)
-    moved = Probe(passes, index, function=probe.function, layer=explanation.layer, score=probe.score_kind)
+    index = probe.index if targets is None else targets
+    index = None if index is None else index.to(model.device)
+    function = probe.function if targets is None else None
+    moved = Probe(passes, index, function=function, layer=explanation.layer, score=probe.score_kind)
     given = method.function(moved, **method.checked_params(explanation.seed))
     result = given if isinstance(given, Maps) else Maps(given)
     return finished(explanation.label, result, moved.score.float().cpu())[0]

@@ -50,7 +50,7 @@ def as_config(plan: Plan, parts: Sequence[Part]) -> tuple[dict[str, Any], list[s
     lost += [f"the metric {m.key}, a function" for m in metrics if not m.repeats]
     said["method"] = [_method(m) for m in methods if m.repeats]
     said["metric"] = [
-        {"name": m.metric, "label": m.key, **({"params": dict(m.params)} if m.params else {})}
+        {"name": m.metric, "label": m.key, **({"params": _params(m.params)} if m.params else {})}
         for m in metrics
         if m.repeats
     ]
@@ -81,8 +81,13 @@ def read(path: Path) -> dict[str, Any]:
 
 def _method(stored: Any) -> dict[str, Any]:
     said = {"name": stored.method, "label": stored.label, "layer": stored.asked_layer, "target": stored.target}
-    params = {k: v for k, v in stored.params.items() if v is not None}
-    return {k: v for k, v in said.items() if v is not None} | ({"params": params} if params else {})
+    params = {"params": _params(stored.params)} if stored.params else {}
+    return {k: v for k, v in said.items() if v is not None} | params
+
+
+def _params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as the file holds them: none is a word there."""
+    return {k: "none" if v is None else v for k, v in params.items()}
 
 
 def _bare(said: Mapping[str, Any]) -> dict[str, Any]:
