@@ -384,17 +384,17 @@ def test_sensitivity_is_captums_on_the_same_draws() -> None:
     found = scored("max_sensitivity", at, radius=0.05, samples=5)
     net.eval()
 
-    def maps(x: Any, target: Any) -> Tensor:
+    def maps(x: Any, target: Any) -> tuple[Tensor]:
         x = (x[0] if isinstance(x, tuple) else x).detach()
         with torch.enable_grad():
             x.requires_grad_()
             (slope,) = torch.autograd.grad(net(x).gather(1, torch.as_tensor(target)[:, None]).sum(), x)
-        return slope * x.detach()
+        return (slope * x.detach(),)
 
-    def moved(x: Any, radius: float) -> tuple[Tensor]:
+    def moved(x: Any, radius: float) -> Tensor:
         x = x[0] if isinstance(x, tuple) else x
         draws = [torch.rand((3, 12, 12), generator=torch.Generator().manual_seed(k % 5)) for k in range(len(x))]
-        return (x + radius * (2 * torch.stack(draws) - 1),)
+        return x + radius * (2 * torch.stack(draws) - 1)
 
     theirs = sensitivity_max(maps, frames, moved, perturb_radius=0.05, n_perturb_samples=5, target=torch.tensor([1, 3]))
     torch.testing.assert_close(found.values.double(), theirs.double(), rtol=1e-4, atol=1e-6)
