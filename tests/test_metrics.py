@@ -203,9 +203,9 @@ CASES: dict[str, tuple[Worked | Summed, ...]] = {
         Worked(NONE, CORNER),
     ),
     "lerf": (
-        Summed(0.4, BEST, (1, 0.9, 0.7, 0.4, 0), {"full": 1, "left": 0, "tied": 0}, {**BLACK, "patch": 1}),
-        Summed(0.6, WORST, (1, 0.6, 0.3, 0.1, 0), None, {**BLACK, "patch": 1}),
-        Summed(0.5, BEST, (1, 0), {"removed": 1}, BLACK),  # one patch of 9
+        Summed(0.4, BEST, (1, 0.9, 0.7, 0.4, 0), {"full": 1, "left": 0, "tied": 0}, {**BLACK, "side": 1}),
+        Summed(0.6, WORST, (1, 0.6, 0.3, 0.1, 0), None, {**BLACK, "side": 1}),
+        Summed(0.5, BEST, (1, 0), {"removed": 1}, BLACK),  # one square of 9
         Summed(0, BEST, None, {"left": 1}, {"baseline": "white"}),
     ),
     "max_sensitivity": (
@@ -218,10 +218,10 @@ CASES: dict[str, tuple[Worked | Summed, ...]] = {
         Summed(NONE, [[2, 2], [2, 2]], checks={"flat_map": 1}),
     ),
     "morf": (
-        Summed(0.6, BEST, (1, 0.6, 0.3, 0.1, 0), {"full": 1, "left": 0, "tied": 0}, {**BLACK, "patch": 1}),
-        Summed(0.4, WORST, (1, 0.9, 0.7, 0.4, 0), None, {**BLACK, "patch": 1}),
-        Summed(1.1 / 3, BEST, (1, 0.6, 0.3), {"left": 0.3, "removed": 0.5}, {**BLACK, "patch": 1, "steps": 2}),
-        Summed(0.6, BEST, None, None, {**BLACK, "patch": 1, "score": "explained"}),
+        Summed(0.6, BEST, (1, 0.6, 0.3, 0.1, 0), {"full": 1, "left": 0, "tied": 0}, {**BLACK, "side": 1}),
+        Summed(0.4, WORST, (1, 0.9, 0.7, 0.4, 0), None, {**BLACK, "side": 1}),
+        Summed(1.1 / 3, BEST, (1, 0.6, 0.3), {"left": 0.3, "removed": 0.5}, {**BLACK, "side": 1, "steps": 2}),
+        Summed(0.6, BEST, None, None, {**BLACK, "side": 1, "score": "explained"}),
         Summed(0.5, BEST, (1, 0), {"removed": 1}, BLACK),
         Summed(0, BEST, None, {"left": 1}, {"baseline": "white"}),
     ),

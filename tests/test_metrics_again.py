@@ -25,7 +25,7 @@ from whylens.demo import planted, shapes
 from whylens.demo.shortcut import PREPROCESS, learn
 from whylens.metrics.impact_coverage import _place
 from whylens.metrics.model_randomisation import _similarity
-from whylens.randomisation import groups, redraw
+from whylens.randomisation import cascade, redraw
 from whylens.similarity import spearman, ssim
 from whylens.testing import SmallNet, SmallTable
 from whylens.trial import trial_of
@@ -86,9 +86,9 @@ def test_ssim_of_a_map_smaller_than_the_window(size: tuple[int, int]) -> None:
 
 def test_layers_go_from_the_output_to_the_input() -> None:
     model = whylens.Model(SmallNet())
-    assert groups(model, drawn(1, 3, 20, 20), 10) == [("head",), ("high",), ("low", "norm")]
-    assert groups(model, drawn(1, 3, 20, 20), 2) == [("head", "high"), ("low", "norm")]
-    assert groups(model, drawn(1, 3, 20, 20), 1) == [("head", "high", "low", "norm")]
+    assert cascade(model, drawn(1, 3, 20, 20), 10) == [("head",), ("high",), ("low", "norm")]
+    assert cascade(model, drawn(1, 3, 20, 20), 2) == [("head", "high"), ("low", "norm")]
+    assert cascade(model, drawn(1, 3, 20, 20), 1) == [("head", "high", "low", "norm")]
 
 
 def test_layers_are_in_the_order_in_which_they_run() -> None:
@@ -102,7 +102,7 @@ def test_layers_are_in_the_order_in_which_they_run() -> None:
             return self.last(self.first(x * self.scale).relu() @ self.uncalled.weight)
 
     model = whylens.Model(Odd(), task="tabular")
-    assert groups(model, drawn(1, 5), 9) == [("last",), ("first",), ("uncalled",), ("",)]
+    assert cascade(model, drawn(1, 5), 9) == [("last",), ("first",), ("uncalled",), ("",)]
     assert not any(p.grad is not None for p in model.net.parameters())
 
 
@@ -118,8 +118,8 @@ def test_every_weight_of_a_transformer_is_drawn_anew() -> None:
             for weights in net.parameters():
                 weights.copy_(torch.randn(weights.shape))
         new = copy.deepcopy(net)
-        for group in groups(whylens.Model(net.eval(), task="tabular"), frame, 50):
-            redraw(new, group, 0)
+        for names in cascade(whylens.Model(net.eval(), task="tabular"), frame, 50):
+            redraw(new, names, 0)
         for (name, before), after in zip(net.named_parameters(), new.parameters(), strict=True):
             assert not torch.equal(before, after), name
 

@@ -35,20 +35,20 @@ def test_a_linear_net_gives_partial_sums() -> None:
     parts = (frames.flatten(1) * weights).double()
     for name, falling in (("morf", True), ("lerf", False)):
         gone = F.pad(parts.gather(1, maps.flatten(1).argsort(1, descending=falling)).cumsum(1), (1, 0))
-        found = scored(name, at, patch=1, baseline="black")
+        found = scored(name, at, side=1, baseline="black")
         same(found.curve, parts.sum(1, keepdim=True) - gone)
         same(found.values, gone.mean(1))
         same(found.checks["full"], parts.sum(1))
         same(found.checks["left"], [0.0] * 3)
         same(found.checks["removed"], [1.0] * 3)
-        few = scored(name, at, patch=1, baseline="black", steps=12)
+        few = scored(name, at, side=1, baseline="black", steps=12)
         same(few.values, gone[:, :13].mean(1))
         same(few.checks["removed"], [0.4] * 3)
 
 
 def test_least_first_is_most_first_of_the_other_sign() -> None:
     at, other = (trial(SmallNet(), drawn(3, 3, 20, 20), s * drawn(3, 1, 7, 7, seed=1)) for s in (1, -1))
-    params: dict[str, Any] = {"patch": 5, "baseline": "mean"}
+    params: dict[str, Any] = {"side": 5, "baseline": "mean"}
     same(scored("morf", at, **params).curve, scored("lerf", other, **params).curve)
     difference = scored("morf", at, **params).values - scored("lerf", at, **params).values
     between = scored("lerf", at, **params).curve - scored("morf", at, **params).curve
@@ -60,7 +60,7 @@ def test_an_independent_plain_loop_over_patches(name: str) -> None:
     """Patches cut by hand, two draws of noise, one image at a time."""
     frames, maps = drawn(3, 3, 12, 16, seed=1), normal(3, 2, 12, 16, seed=2)
     at = trial(SmallNet(), frames, maps, target=torch.tensor([0, 1, 2]))
-    found = scored(name, at, patch=4, steps=7, samples=2, seed=5)
+    found = scored(name, at, side=4, steps=7, samples=2, seed=5)
     for n in range(3):
         tiles = [(slice(r, r + 4), slice(c, c + 4)) for r in (0, 4, 8) for c in (0, 4, 8, 12)]
         tiles.sort(key=lambda t: float(maps[n].sum(0)[t].mean()), reverse=name == "morf")
@@ -79,9 +79,9 @@ def test_an_independent_plain_loop_over_patches(name: str) -> None:
 def test_the_explained_score_instead_of_its_probability() -> None:
     frames, maps = drawn(2, 3, 12, 12), drawn(2, 1, 3, 3, seed=1)
     at = trial(SmallNet(), frames, maps, target=2)
-    found = scored("morf", at, score="explained", baseline="mean", patch=4)
+    found = scored("morf", at, score="explained", baseline="mean", side=4)
     same(found.checks["full"], at.explanation.scores, 1e-5)
-    assert not torch.allclose(found.values, scored("morf", at, baseline="mean", patch=4).values, atol=1e-3)
+    assert not torch.allclose(found.values, scored("morf", at, baseline="mean", side=4).values, atol=1e-3)
 
 
 def test_regions_of_odd_frames_hold_every_pixel_once() -> None:
@@ -94,7 +94,7 @@ def test_regions_of_odd_frames_hold_every_pixel_once() -> None:
         return held(masks, *given, expand=expand, **more)
 
     at.probe.masked_scores = watch  # type: ignore[method-assign,assignment]
-    scored("morf", at, patch=6, baseline="mean")
+    scored("morf", at, side=6, baseline="mean")
     sizes = (-seen[0].flatten(1).diff(dim=0)).sum(1)
     assert (seen[0][0].min(), seen[0][-1].max()) == (1, 0)
     assert sizes.sum() == 19 * 23
@@ -266,7 +266,7 @@ def test_planted_beats_random_beats_inverted(name: str) -> None:
     net = Weighed(torch.stack([patch.flatten() * 2, -patch.flatten() * 2]), torch.tensor([-6.0, 6.0]))
     frames = 0.9 * patch + 0.1 * drawn(12, 1, 12, 12)
     maps = [patch.expand(12, 1, 12, 12), drawn(12, 1, 12, 12, seed=1), 1 - patch.expand(12, 1, 12, 12)]
-    params: dict[str, Any] = {"patch": 2, "steps": 18, "baseline": "black"} if name in ("morf", "lerf") else {}
+    params: dict[str, Any] = {"side": 2, "steps": 18, "baseline": "black"} if name in ("morf", "lerf") else {}
     planted, random, inverted = (float(scored(name, trial(net, frames, m), **params).values.mean()) for m in maps)
     sign = 1 if Metric(name).facts.direction == "higher" else -1
     assert sign * planted > sign * random + 0.02 * abs(planted - inverted)
@@ -283,7 +283,7 @@ def test_a_constant_net_loses_nothing(name: str) -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    ["morf:patch=20,samples=2,steps=3", "lerf:baseline=auto,score=explained,steps=4", "road:steps=3,score=decision",
+    ["morf:side=20,samples=2,steps=3", "lerf:baseline=auto,score=explained,steps=4", "road:steps=3,score=decision",
      "infidelity:perturb=noise,samples=9,scaled=false,score=probability", "infidelity:baseline=auto,samples=5"],
 )  # fmt: skip
 def test_contract_with_other_parameters(request_: str) -> None:
@@ -293,7 +293,7 @@ def test_contract_with_other_parameters(request_: str) -> None:
 def test_passes_are_those_of_the_batch() -> None:
     at = trial(SmallNet(), drawn(4, 3, 20, 20), drawn(4, 1, 7, 7))
     for name, params, each in (
-        ("morf", {"patch": 5, "steps": 6, "samples": 2}, 14),
+        ("morf", {"side": 5, "steps": 6, "samples": 2}, 14),
         ("road", {"steps": 3}, 6),
         ("infidelity", {"samples": 8}, 9),
     ):

@@ -12,11 +12,11 @@ from ._state import Hook, PreHook, as_found, hooked
 from .calls import tensors
 from .model import Model
 
-Group = tuple[str, ...]
+Names = tuple[str, ...]
 
 
-def groups(model: Model, frame: Tensor, count: int) -> list[Group]:
-    """Names of the modules that hold weights, from the output to the input, in at most `count` groups of equal number.
+def cascade(model: Model, frame: Tensor, count: int) -> list[Names]:
+    """Names of the modules that hold weights, from the output to the input, in at most `count` steps of equal number.
 
     The order is that in which they run on a frame ``(1, C, H, W)``. A module that is used without being called runs
     with the one around it; what is not used is left out. Norms, whose weights are vectors, go with the layer before.
@@ -35,13 +35,13 @@ def groups(model: Model, frame: Tensor, count: int) -> list[Group]:
     return [tuple(n for layer in layers[a:b] for n in layer) for a, b in pairwise(edges)]
 
 
-def redraw(net: nn.Module, group: Group, seed: int) -> None:
+def redraw(net: nn.Module, names: Names, seed: int) -> None:
     """Draw the weights of these modules anew, in place, each as it is initialised; its norms forget what they saw.
 
     A module that does not say how it is initialised has its own values shuffled. The random state is left as found.
     """
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    for name in group:
+    for name in names:
         module = net.get_submodule(name)
         reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
         with torch.random.fork_rng(devices), torch.no_grad():

@@ -23,7 +23,7 @@ def region_values(
     trial: Trial,
     *,
     least_first: bool,
-    patch: int,
+    side: int,
     steps: int,
     baseline: Fill,
     samples: int,
@@ -35,7 +35,7 @@ def region_values(
     The score f after each removal, k = 0 to L, is the curve ``(N, L + 1)``; the area is the mean of f(0) - f(k).
     """
     probe = trial.probe
-    relevance, lay_out = _regions(trial, patch)
+    relevance, lay_out = _regions(trial, side)
     places = ranks(-relevance if least_first else relevance, seed)
     counts = torch.arange(min(steps, places.shape[1]) + 1)
     prefixes = Prefixes(places, counts, None, None, insert=False)
@@ -44,16 +44,9 @@ def region_values(
         return lay_out(prefixes(masks, images), images)
 
     kind: Kind = "score" if score == "explained" else "probability"
-    curve = (
-        torch.stack(
-            [
-                probe.masked_scores(torch.eye(len(counts)), f, expand=expand, kind=kind)
-                for f in _fills(probe, baseline, samples, seed)
-            ]
-        )
-        .double()
-        .mean(0)
-    )
+    fills = _fills(probe, baseline, samples, seed)
+    found = [probe.masked_scores(torch.eye(len(counts)), fill, expand=expand, kind=kind) for fill in fills]
+    curve = torch.stack(found).double().mean(0)
     return Values(
         (curve[:, :1] - curve).mean(1),
         curve,
@@ -66,13 +59,13 @@ def region_values(
     )
 
 
-def _regions(trial: Trial, patch: int) -> tuple[Tensor, Expand]:
+def _regions(trial: Trial, side: int) -> tuple[Tensor, Expand]:
     """Mean of the enlarged map in every region ``(N, U)``, and how regions lie on the frame; features of a table."""
     frames, maps = trial.probe.frames, trial.explanation.maps
     if frames.ndim != 4:
         return units(maps), lambda masks, _images: masks
     H, W = frames.shape[2:]
-    tiles = regions.grid(frames[:1], (max(1, round(H / patch)), max(1, round(W / patch))))
+    tiles = regions.grid(frames[:1], (max(1, round(H / side)), max(1, round(W / side))))
     owner = tiles.labels[0].flatten().expand(len(maps), -1)
     values = units(maps, (H, W)).double()
     sums = torch.zeros(len(maps), tiles.count, dtype=torch.float64).scatter_add(1, owner, values)

@@ -12,7 +12,7 @@ from .._check import Range
 from ..contract import MetricFacts, Trial, Values
 from ..errors import InputError
 from ..model import Model
-from ..randomisation import groups, redraw
+from ..randomisation import cascade, redraw
 from ..scoring import again
 from ..similarity import spearman, ssim
 
@@ -31,8 +31,8 @@ def model_randomisation(
     """Mean similarity of the map to the maps of the same net with weights drawn anew, layer after layer.
 
     values: (N,), unit: correlation or similarity, range: [-1, 1].   cost: an explanation by the same method per step.
-    "cascading" draws the layers from the output down, what is drawn stays; "independent" one group of layers at a time.
-    Layers are taken in at most `steps` groups, each drawn as its kind is initialised, by `seed`, the same for all
+    "cascading" draws the layers from the output down, what is drawn stays; "independent" one step at a time.
+    Layers are taken in at most `steps` steps, each drawn as its kind is initialised, by `seed`, the same for all
     images; targets stay. Maps are summed over channels. `compare`: rank correlation of their values, of their
     magnitudes, or structural similarity of the magnitudes over their largest.
     curve: similarity after each step.   checks: `last` of it; `flat`, the share of steps whose map is the same
@@ -44,16 +44,16 @@ def model_randomisation(
     statistics with the layer before them.
     """
     model = trial.probe.model
-    layers = groups(model, trial.probe.frames[:1], steps) if model.differentiable else []
+    layers = cascade(model, trial.probe.frames[:1], steps) if model.differentiable else []
     if not layers:
         raise InputError(
             f"model_randomisation draws a net's weights anew, and {model.name} shows none. Give a torch net."
         )
     maps = _cells(trial.explanation.maps)
     net, found, flats = _copy(model), [], []
-    for k, group in enumerate(layers):
+    for k, names in enumerate(layers):
         net = _copy(model) if mode == "independent" and k else net
-        redraw(net, group, seed)
+        redraw(net, names, seed)
         other = _cells(again(trial, "model_randomisation", model=net))
         found.append(_similarity(maps, other, compare))
         flats.append(_flat(other))

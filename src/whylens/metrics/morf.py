@@ -13,7 +13,7 @@ from ..removal import Fill, Scored, region_values
 def morf(
     trial: Trial,
     *,
-    patch: Annotated[int, Range(1)] = 9,
+    side: Annotated[int, Range(1)] = 9,
     steps: Annotated[int, Range(1)] = 100,
     baseline: Fill = "noise",
     samples: Annotated[int, Range(1)] = 1,
@@ -24,7 +24,7 @@ def morf(
 
     values: (N,), unit: probability, or that of the explained score, range: [-1, 1] for probabilities.
     cost: (`steps` + 1) * `samples` forwards, and up to 9 to search the baseline "auto".
-    Regions are squares of about `patch` pixels, ranked by the mean of the enlarged map; after k of them f(k) is left,
+    Regions are squares of about `side` pixels, ranked by the mean of the enlarged map; after k of them f(k) is left,
     and the value is the mean of f(0) - f(k), k = 0 to `steps` or to the last region (AOPC). "noise" fills them with
     uniform noise, `samples` times; rows of a table take the mean. Equal regions are ranked at random, by `seed`.
     curve: f(0), then after each region.   checks: `full` f(0), `left` f(last), share of regions `removed`, `tied`.
@@ -37,7 +37,7 @@ def morf(
     return region_values(
         trial,
         least_first=False,
-        patch=patch,
+        side=side,
         steps=steps,
         baseline=baseline,
         samples=samples,
