@@ -1,6 +1,6 @@
 """Metrics that explain again: max_sensitivity, model_randomisation, impact_coverage; a small trained net for the truth.
 
-The net is that of the planted set, trained for seconds on shapes without a tag.
+The net tells bars, crosses and rings apart: five convolutions, trained for seconds until it does.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from torch import Tensor, nn
 import whylens
 from test_scoring import Weighed, drawn, same, scored, trial
 from whylens import InputError, Method, MethodFacts, Trial, testing
-from whylens.demo import planted, shapes
-from whylens.demo.shortcut import PREPROCESS, learn
 from whylens.metrics.impact_coverage import _place
 from whylens.metrics.model_randomisation import _similarity
 from whylens.randomisation import cascade, redraw
@@ -221,22 +219,48 @@ def edges(probe: whylens.Probe) -> Tensor:
     return x.diff(dim=2).abs()[..., :-1] + x.diff(dim=3).abs()[:, :, :-1]
 
 
-@pytest.fixture(scope="module")
-def photos() -> tuple[Tensor, Tensor]:
-    rng = np.random.default_rng(0)
-    names = [planted.CLASSES[k % 8] for k in range(664)]
-    pixels = torch.stack([torch.from_numpy(shapes.draw(name, rng).pixels).permute(2, 0, 1) for name in names])
-    return pixels, torch.arange(664) % 8
+PREPROCESS = whylens.Preprocess((32, 32), mean=(0.4,) * 3, std=(0.25,) * 3)
+STROKES = torch.zeros(4, 13, 13)
+STROKES[0, 5:8], STROKES[1, :, 5:8] = 1, 1
+STROKES[2] = STROKES[:2].amax(0)
+STROKES[3] = 1
+STROKES[3, 3:10, 3:10] = 0
+
+
+def pictures(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Frames ``(N, 3, 32, 32)`` with a bright figure anywhere on noise, and which of the four it is."""
+    rng, labels = torch.Generator().manual_seed(seed), torch.arange(count) % 4
+    frames = 0.3 + 0.1 * torch.randn((count, 3, 32, 32), generator=rng)
+    for frame, label in zip(frames, labels, strict=True):
+        top, left = torch.randint(0, 19, (2,), generator=rng).tolist()
+        colour = 0.5 + 0.5 * torch.rand((3, 1, 1), generator=rng)
+        place = frame[:, top : top + 13, left : left + 13]
+        place.copy_(torch.where(STROKES[label] > 0, colour, place))
+    return frames.clamp(0, 1), labels
 
 
 @pytest.fixture(scope="module")
-def trained(photos: tuple[Tensor, Tensor]) -> nn.Module:
-    return learn(photos[0][:640], photos[1][:640], epochs=6)
+def trained() -> nn.Module:
+    torch.manual_seed(0)
+    inner = [[nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)] for _ in range(2)]
+    net = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), *inner[0], *inner[1])
+    net.extend([nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)])
+    frames, labels = pictures(512, seed=0)
+    optimiser, rng = torch.optim.Adam(net.parameters(), 3e-3), torch.Generator().manual_seed(0)
+    for _ in range(200):
+        rows = torch.randint(0, 512, (32,), generator=rng)
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(PREPROCESS.normalise(frames[rows])), labels[rows]).backward()
+        optimiser.step()
+    net.eval()
+    seen, truth = pictures(200, seed=1)
+    assert float((net(PREPROCESS.normalise(seen)).argmax(1) == truth).float().mean()) > 0.95
+    return net
 
 
 @pytest.fixture(scope="module")
-def frames(photos: tuple[Tensor, Tensor]) -> Tensor:
-    return photos[0][640:].float() / 255
+def frames() -> Tensor:
+    return pictures(24, seed=2)[0]
 
 
 def last(net: nn.Module, frames: Tensor, method: Any, **params: Any) -> Tensor:
@@ -253,10 +277,11 @@ def test_slopes_and_grad_cam_change_and_guided_backprop_stays(trained: nn.Module
     }
     means = {name: scores.summary().mean for name, scores in found.items()}
     assert abs(means["input_x_gradient"]) < 0.3
-    assert means["saliency"] < 0.5
-    assert means["grad_cam"] < 0.5
+    assert abs(means["saliency"]) < 0.3
+    assert abs(means["grad_cam"]) < 0.3
     above = found["guided_backprop"].compare(found["saliency"])
-    assert above.low > 0.05, means
+    assert above.low > 0.1, means
+    assert above.above == 24
 
 
 def test_an_edge_detector_passes_for_nothing(trained: nn.Module, frames: Tensor) -> None:
@@ -279,7 +304,7 @@ def test_coverage_finds_what_turned_the_decision(trained: nn.Module, frames: Ten
     changed = ~found.checks["not_changed"]
     assert int(changed.sum()) >= 12
     assert torch.equal(found.values.isnan(), ~changed)
-    same(found.checks["chance"], [196 / 4096 / (2 - 196 / 4096)] * 24)
+    same(found.checks["chance"], [49 / 1024 / (2 - 49 / 1024)] * 24)
     ours, chance = (whylens.Scores(v, at.explanation.ids, "", "") for v in (found.values, found.checks["chance"]))
     assert ours.compare(chance).low > 0.01
 

@@ -21,6 +21,8 @@ from whylens.contract import Metric
 from whylens.imputation import imputed
 from whylens.testing import SmallNet
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # the peer's, of tensors in numpy
+
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -100,6 +102,8 @@ def test_regions_of_odd_frames_hold_every_pixel_once() -> None:
     assert sizes.sum() == 19 * 23
     assert set(sizes.tolist()) <= {a * b for a in (6, 7) for b in (5, 6)}
     assert len(sizes) == 12
+    flat = trial(SmallNet(), drawn(1, 3, 19, 23), torch.full((1, 1, 5, 5), 0.1))
+    assert scored("morf", flat, side=6, baseline="mean").checks["tied"].tolist() == [1.0]  # of whatever size
 
 
 def test_rows_of_a_table_lose_feature_after_feature() -> None:
@@ -180,6 +184,16 @@ def test_road_counts_decisions() -> None:
     probabilities = scored("road", at, steps=9, noise=0)
     decided = (1 - found.curve) > 0.5  # with the lowest removed it always is
     assert torch.equal(decided, (probabilities.checks["lerf"][:, None] - probabilities.curve).float() > 0.5)
+
+
+def test_a_decision_needs_no_majority() -> None:
+    """A constant net decides for the class that has most, be it less than one half."""
+    net = SmallNet(constant=True)
+    with torch.no_grad():
+        net.head.bias.copy_(torch.tensor([0.0, 0.2, 0.1, 0.0]))
+    for target, decided in ((1, 1.0), (2, 0.0)):
+        found = scored("road", trial(net, drawn(1, 3, 9, 9), drawn(1, 1, 3, 3), target=target), score="decision")
+        assert (float(found.checks["morf"]), float(found.checks["lerf"])) == (decided, decided)
 
 
 def test_road_needs_neighbours() -> None:
