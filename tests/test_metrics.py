@@ -194,6 +194,7 @@ CASES: dict[str, tuple[Worked | Summed, ...]] = {
         Worked(1, [[4, 3, 2, 1]] * 4, LEFT, params={"threshold": 0.7}),
         Worked(0.5, [[4, 3, 2, 1]] * 4, LEFT, params={"threshold": 0.9}),
         Worked(1, [[4, 3, 2, 1]] * 4, LEFT, params={"threshold": None}),
+        Worked(1, [[4, 3, 0, -1]] * 4, LEFT, params={"threshold": 0.0}),  # 0 is not above 0
         Worked(2 / 3, [[1, 0]], LEFT),  # enlarged to 1, 3/4, 1/4 and 0
         Worked(1 / 3, torch.ones(4, 4), LEFT, at((4, 4), np.s_[:, 0]), checks={"area": 1 / 3}),  # 4 of 12 that count
         Worked(1, [[[4, 3, -9, 1]], [[0, 0, 0, -5]]], LEFT),  # channels add up; above 0 counts
