@@ -304,6 +304,18 @@ def test_again_keeps_the_seed_and_runs_no_more_than_it_must() -> None:
     assert net.images == 5
 
 
+def test_precision_auto_scores_many_masks_in_bfloat16() -> None:
+    e = whylens.explain(model(), photos(), method="saliency")
+    exact, auto = (
+        measure(model(), photos(), e, metric="insertion", params={"steps": 100}, precision=p).values  # type: ignore[arg-type]
+        for p in ("float32", "auto")
+    )
+    assert not torch.equal(exact, auto)
+    assert float((exact - auto).abs().max()) < 0.01
+    with pytest.raises(InputError, match="precision must be"):
+        measure(model(), photos(), e, metric="insertion", precision="half")  # type: ignore[arg-type]
+
+
 def test_a_target_function_is_not_kept() -> None:
     explanation = whylens.explain(model(), photos(), target=lambda output: output[:, 0])
     assert len(measure(model(), photos(), explanation, metric="energy_inside")) == 5

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ._progress import track
 from .batches import Frames, batched, is_out_of_memory
 from .contract import Metric, Values
+from .engine import Precision
 from .errors import ImageError, InputError
 from .explain import BATCH
 from .explanation import FLAGS, Explanation
@@ -34,6 +35,7 @@ def measure(
     metric: Metric | str | Callable[..., Any],
     params: Mapping[str, Any] | None = None,
     batch_size: int | Literal["auto"] = "auto",
+    precision: Precision = "float32",
     seed: int = 0,
     progress: bool = False,
 ) -> Scores:
@@ -41,7 +43,8 @@ def measure(
 
     `model` and `images` (whatever `load_images` takes) are those that were explained; rows are matched by id, images
     that were not explained are left out. `metric` is a name, a `Metric`, or a function of your own with `MetricFacts`;
-    `params` are its parameters. `seed` fixes every draw.
+    `params` are its parameters. `precision` "auto" lets passes without gradients run in bfloat16 within a tolerance,
+    for images with 64 masks or more. `seed` fixes every draw.
 
     A row that the metric does not apply to has the value NaN and a reason: no mask, one that cannot be read, an image
     that cannot be read, a map without mass. Raises InputError for what cannot be done as asked.
@@ -53,9 +56,11 @@ def measure(
     size = _whole(batch_size, "batch_size", 1, BATCH)
     seed = _whole(seed, "seed", 0)
     request.checked_params(seed)
+    if precision not in get_args(Precision):
+        raise InputError(f"precision must be 'float32' or 'auto'. Got {precision!r}.")
     images = _explained(explanation, images)
     refuse_maskless(images, request)
-    return _Measured(model, images, explanation, request, seed).run(size, progress)
+    return _Measured(model, images, explanation, request, precision, seed).run(size, progress)
 
 
 # ---- running ---------------------------------------------------------------------------------------------
@@ -69,6 +74,7 @@ class _Measured:
     images: Images
     explanation: Explanation
     metric: Metric
+    precision: Precision
     seed: int
     masks: dict[int, Mask] = field(default_factory=dict)
     labels: dict[int, Label] = field(default_factory=dict)
@@ -136,6 +142,7 @@ class _Measured:
             batch.frames[at],
             masks=[self.masks.get(batch.positions[k]) for k in at],
             labels=[self.labels[batch.positions[k]] for k in at],
+            precision=self.precision,
         )
         return score_batch(self.metric, trial, seed=self.seed)
 

@@ -14,6 +14,7 @@ from . import _plugins
 from ._check import Range
 from .collect import finished
 from .contract import Maps, Method, Metric, Trial, Values
+from .engine import Precision
 from .errors import ImageError, InputError
 from .explanation import Explanation
 from .images import Images
@@ -35,6 +36,7 @@ def trial_of(
     masks: Sequence[Mask | None] | None = None,
     labels: Sequence[Label] | None = None,
     method: Method | None = None,
+    precision: Precision = "float32",
 ) -> Trial:
     """The trial of rows and their frames ``(N, C, H, W)``, one frame per row; no pass is run before one is asked for.
 
@@ -47,7 +49,7 @@ def trial_of(
         masks = [mask_of(images, i) for i in at] if masks is None else masks
         labels = [images.labels[i] for i in at] if labels is None else labels
     known = any(label is not None for label in labels)
-    probe = _probe(model, frames, explanation)
+    probe = _probe(model, frames, explanation, precision)
     return Trial(
         probe=probe,
         explanation=explanation,
@@ -130,8 +132,8 @@ def mask_of(images: Images, position: int) -> Mask | None:
         return None
 
 
-def _probe(model: Model, frames: Tensor, explanation: Explanation) -> Probe:
-    passes = Passes(model, frames)
+def _probe(model: Model, frames: Tensor, explanation: Explanation, precision: Precision) -> Probe:
+    passes = Passes(model, frames, precision=precision)
     if explanation.score_kind == "function":
         return Probe(passes, None, function=_lost(explanation.target_names[0]), layer=explanation.layer)
     index = explanation.targets.to(model.device)
