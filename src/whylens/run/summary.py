@@ -51,7 +51,7 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is not a number is null."""
         said = {**asdict(self), "confusion": self.confusion.tolist()}
-        return _jsonable(said)  # type: ignore[no-any-return]
+        return jsonable(said)  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -150,9 +150,10 @@ def _counts(values: list[str]) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """Plain values for JSON: tuples as lists, what is not a number as null."""
     if isinstance(value, Mapping):
-        return {k: _jsonable(v) for k, v in value.items()}
+        return {k: jsonable(v) for k, v in value.items()}
     if isinstance(value, tuple | list):
-        return [_jsonable(v) for v in value]
+        return [jsonable(v) for v in value]
     return None if isinstance(value, float) and value != value else value
