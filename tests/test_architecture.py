@@ -24,6 +24,7 @@ LAYERS = [
     "methods metrics",
     "collect batches explain trial scores measure zoo testing",
     "run",
+    "separation spread gap record film trainers recorder",
     "view",
     "output catalogue",
     "demo",
@@ -32,10 +33,10 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 
 PUBLIC = [
-    "Explanation", "Images", "InputError", "Maps", "Method", "MethodFacts", "Metric", "MetricFacts",
-    "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Run", "Scores", "Trial", "Values",
-    "WhylensError", "__version__", "audit", "explain", "explain_many", "figure", "load_images", "load_model",
-    "measure", "open_run", "report", "save_model",
+    "Explanation", "Gap", "Images", "InputError", "Maps", "Method", "MethodFacts", "Metric", "MetricFacts",
+    "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Record", "Recorder", "Run", "Scores",
+    "Trial", "Values", "WhylensError", "__version__", "audit", "explain", "explain_many", "figure", "gap",
+    "load_images", "load_model", "measure", "open_record", "open_run", "report", "save_model",
 ]  # fmt: skip
 
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

@@ -26,6 +26,7 @@ Command = Callable[..., Any]
 VERBS = [
     *("explain", "metrics", "methods", "models", "doctor", "demo"),
     *("audit", "verify", "measure", "export", "gc", "report"),
+    "gap",
 ]
 METHODS = ["grad_cam", "integrated-gradients:steps=4"]
 LABELS = ["grad_cam", "integrated_gradients:steps=4"]

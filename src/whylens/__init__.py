@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Explanation": "explanation",
+    "Gap": "gap",
     "Images": "images",
     "InputError": "errors",
     "Maps": "contract",
@@ -27,6 +28,8 @@ _HOME = {
     "Preprocess": "preprocess",
     "Probe": "probe",
     "Range": "_check",
+    "Record": "record",
+    "Recorder": "recorder",
     "Run": "run.read",
     "Scores": "scores",
     "Trial": "contract",
@@ -36,9 +39,11 @@ _HOME = {
     "explain": "explain",
     "explain_many": "explain",
     "figure": "figure",
+    "gap": "gap",
     "load_images": "sources",
     "load_model": "zoo",
     "measure": "measure",
+    "open_record": "record",
     "open_run": "run.read",
     "report": "view.report",
     "save_model": "zoo.folder",
@@ -62,12 +67,17 @@ if TYPE_CHECKING:
     from .explain import explain_many as explain_many
     from .explanation import Explanation as Explanation
     from .figure import figure as figure
+    from .gap import Gap as Gap
+    from .gap import gap as gap
     from .images import Images as Images
     from .measure import measure as measure
     from .model import Model as Model
     from .placement import Placement as Placement
     from .preprocess import Preprocess as Preprocess
     from .probe import Probe as Probe
+    from .record import Record as Record
+    from .record import open_record as open_record
+    from .recorder import Recorder as Recorder
     from .run.audit import audit as audit
     from .run.read import Run as Run
     from .run.read import open_run as open_run
