@@ -24,7 +24,7 @@ LAYERS = [
     "methods metrics",
     "collect batches explain trial scores measure zoo testing",
     "run",
-    "separation spread gap record film trainers recorder",
+    "separation spread right_wrong gap snapshot fixed_set pixel_class record film trainers recorder",
     "view",
     "output catalogue",
     "demo",

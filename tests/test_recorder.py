@@ -19,8 +19,10 @@ import whylens
 from whylens import InputError, Maps, MethodFacts, Model, Preprocess, Probe, Recorder, explain, load_images, open_record
 from whylens import recorder as module
 from whylens.errors import DamageError
-from whylens.record import FIXED, THRESHOLDS, Snapshot, settled
+from whylens.fixed_set import iou_of
+from whylens.record import _change, settled
 from whylens.run.plan import sealed, unsealed
+from whylens.snapshot import FIXED, THRESHOLDS, Snapshot
 
 SIZE, COUNT = 24, 6
 PLAIN = Preprocess((SIZE, SIZE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -190,6 +192,17 @@ def test_a_step_between_forward_and_backward_changes_no_gradient(images: whylens
         assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_step_inside_a_validation_is_the_same(images: whylens.Images, tmp_path: Path, mode: Any) -> None:
+    plain = Recorder(model_of(fresh()), images, out=tmp_path / "plain").step(0)
+    net = fresh()
+    with mode():
+        inside = Recorder(model_of(net), images, out=tmp_path / "inside").step(0)
+    assert plain is not None
+    assert inside is not None
+    assert torch.equal(plain.maps, inside.maps)
+
+
 def test_all_is_as_found_after_an_error(images: whylens.Images, tmp_path: Path) -> None:
     @MethodFacts(needs=("layer",), unit="score", signed=False)
     def failing(probe: Probe) -> Maps:
@@ -237,18 +250,16 @@ def test_values_are_those_of_explain_and_measure(watched: Recorder, images: whyl
 def test_iou_and_change_worked_by_hand() -> None:
     """A map of 4 cells whose cuts at 0.5 are the left half; the object is the left quarter: 1/2."""
     maps = torch.tensor([[1.0, 0.6], [1.0, 0.2]]).view(1, 1, 2, 2)
-    frame = SimpleNamespace(pixels=torch.zeros(1, 2, 2, dtype=torch.uint8))
+    frame = SimpleNamespace(pixels=torch.zeros(1, 2, 2, dtype=torch.uint8), has_object=lambda: torch.tensor([True]))
     frame.pixels[0, :, 0] = 1
-    found = module._iou(maps, frame)  # type: ignore[arg-type]
+    found = iou_of(maps, frame)  # type: ignore[arg-type]
     assert found[0, THRESHOLDS.tolist().index(0.5)] == pytest.approx(2 / 3)  # three cells reach 0.5, two are the object
     assert found[0, -1] == 1  # at 0.95 the left column alone
     assert found[0, 1] == 0.5  # at 0.1 all four
     frame.pixels[0, 0, 1] = 2  # what is ignored counts on neither side
-    assert module._iou(maps, frame)[0, FIXED] == 1  # type: ignore[arg-type]
-    assert bool(module._iou(-maps, frame).isnan().all())  # type: ignore[arg-type]
+    assert iou_of(maps, frame)[0, FIXED] == 1  # type: ignore[arg-type]
+    assert bool(iou_of(-maps, frame).isnan().all())  # type: ignore[arg-type]
     two = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).view(1, 1, 2, 2)
-    from whylens.record import _change
-
     cosine = 1 / (1 + 0.36 + 1 + 0.04) ** 0.5
     assert float(_change(maps, two)) == pytest.approx(1 - cosine)
     assert float(_change(maps, 3 * maps)) == pytest.approx(0, abs=1e-12)

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Explanation": "explanation",
-    "Gap": "gap",
+    "Gap": "right_wrong",
     "Images": "images",
     "InputError": "errors",
     "Maps": "contract",
@@ -67,7 +67,6 @@ if TYPE_CHECKING:
     from .explain import explain_many as explain_many
     from .explanation import Explanation as Explanation
     from .figure import figure as figure
-    from .gap import Gap as Gap
     from .gap import gap as gap
     from .images import Images as Images
     from .measure import measure as measure
@@ -78,6 +77,7 @@ if TYPE_CHECKING:
     from .record import Record as Record
     from .record import open_record as open_record
     from .recorder import Recorder as Recorder
+    from .right_wrong import Gap as Gap
     from .run.audit import audit as audit
     from .run.read import Run as Run
     from .run.read import open_run as open_run

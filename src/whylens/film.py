@@ -13,14 +13,16 @@ from torch import Tensor
 from .colour import Look
 from .errors import InputError, no_such
 from .picture import as_image, draw, overlay
-from .record import CURVES, FIXED, OBJECT, Record, Snapshot
 from .sheet import GREY, RED, Cell, Text, lay_out
+from .snapshot import CURVES, FIXED, OBJECT, Snapshot
 from .words import share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    from .record import Record
 
 IMAGES, EPOCHS = 6, 8
 """Lines and columns of a strip where the caller leaves them open."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import DamageError, InputError
+from .errors import InputError
 from .explanation import Explanation
 from .interval import Interval, mean, wilson
 from .run.plan import unsealed
+from .snapshot import CURVES, FIXED, IGNORED, OBJECT, THRESHOLDS, Snapshot, epoch_file, read_snapshot, read_tensors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,22 +24,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of the folder; a newer one is refused, every past one keeps a fixture that must open."""
 
-THRESHOLDS = torch.arange(5, 100, 5, dtype=torch.float64) / 100
-"""Shares of a map's maximum, 0.05 to 0.95, at which it is cut for its IoU with the mask."""
-
-FIXED = 9
-"""Which of them is the fixed one: 0.5."""
-
 TOLERANCE = 0.02
 """How far from its last value a curve may lie where it has stopped moving."""
 
 STILL = 3
 """Recorded epochs that must follow before it is said to have stopped."""
-
-CURVES = {"accuracy": "accuracy", "focus": "focus", "iou": "IoU"}
-"""What is watched, and what it is called."""
-
-UNSEEN, OBJECT, IGNORED = 0, 1, 2  # pixels of a stored mask
 
 
 def open_record(folder: str | Path) -> Record:
@@ -49,33 +37,6 @@ def open_record(folder: str | Path) -> Record:
     Raises InputError where there is none, or one of a newer format.
     """
     return Record(Path(folder))
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """What was recorded at one epoch, one entry per image.
-
-    `maps` ``(N, 1, h, w)``, summed over channels and pooled to at most 56 x 56; `targets`, `predictions` ``(N,)``, -1
-    where there is none; `probabilities` of the prediction, `scores` of the target; `correct` is NaN without a label.
-    `iou` ``(N, T)`` at `THRESHOLDS` and `focus` ``(N,)``, the share of the map's mass on the object, are NaN without a
-    mask. A segmentation net has `predicted` ``(N, H, W)``, its class of every pixel, and `overlap` ``(N,)``, the IoU
-    of the predicted target class and the mask. `accuracy` is what the caller gave, if anything.
-    """
-
-    epoch: int
-    maps: Tensor
-    targets: Tensor
-    predictions: Tensor
-    probabilities: Tensor
-    scores: Tensor
-    correct: Tensor
-    iou: Tensor
-    focus: Tensor
-    checks: Mapping[str, Tensor]
-    seconds: float
-    accuracy: float | None = None
-    predicted: Tensor | None = None
-    overlap: Tensor | None = None
 
 
 class Record:
@@ -125,7 +86,7 @@ class Record:
     @cached_property
     def images(self) -> tuple[Tensor, Tensor]:
         """Frames ``(N, C, H, W)`` as the net sees them, 8 bit, and masks ``(N, H, W)``: 1 object, 2 ignored."""
-        tensors, _ = _read(self.folder / "images.safetensors")
+        tensors, _ = read_tensors(self.folder / "images.safetensors")
         return tensors["frames"], tensors["masks"]
 
     @property
@@ -320,47 +281,3 @@ def _change(before: Tensor | None, now: Tensor) -> Tensor:
     cosine = (one * two).sum(1) / length.masked_fill(length == 0, 1)
     change: Tensor = (1 - cosine.clamp(-1, 1)).masked_fill(length == 0, torch.nan)
     return change
-
-
-# ---- files -----------------------------------------------------------------------------------------------
-
-
-def epoch_file(folder: Path, epoch: int) -> Path:
-    """Where an epoch stands."""
-    return folder / "epochs" / f"{epoch:06d}.safetensors"
-
-
-def read_snapshot(path: Path, epoch: int) -> Snapshot:
-    """A snapshot from its file."""
-    tensors, said = _read(path)
-    checks = {name.removeprefix("checks."): tensors.pop(name) for name in list(tensors) if name.startswith("checks.")}
-    accuracy = said.get("accuracy")
-    return Snapshot(
-        epoch=epoch,
-        checks=checks,
-        seconds=float(said["seconds"]),
-        accuracy=None if accuracy is None else float(accuracy),
-        **tensors,
-    )
-
-
-def snapshot_bytes(held: Snapshot) -> bytes:
-    """A snapshot as the content of its file."""
-    from safetensors.torch import save
-
-    tensors = {name: value for name, value in vars(held).items() if isinstance(value, Tensor)}
-    tensors |= {f"checks.{name}": value for name, value in held.checks.items()}
-    said = {"epoch": str(held.epoch), "seconds": repr(held.seconds)}
-    said |= {} if held.accuracy is None else {"accuracy": repr(held.accuracy)}
-    made: bytes = save({name: value.contiguous() for name, value in tensors.items()}, said)
-    return made
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except FileNotFoundError:
-        raise DamageError(f"'{path}' is missing.") from None
-    except (SafetensorError, OSError) as error:
-        raise DamageError(f"'{path}' is damaged: {error}.") from None

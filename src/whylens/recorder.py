@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +18,19 @@ from torch import Tensor, nn
 
 from . import __version__
 from ._files import create_once, prepare_folder, write_atomic
-from ._state import as_found
-from .batches import Batches, Frames, batched
-from .contract import Method, Metric
+from .batches import Batches
+from .contract import Method
 from .errors import InputError
-from .explain import BATCH, Request, jobs_for
-from .explanation import Explanation
-from .images import Photo, Unreadable
-from .layers import first_tensor
-from .masks import Mask
+from .explain import Request, jobs_for
+from .fixed_set import FixedSet, eight_bit, focus_of, iou_of, overlap_of
 from .model import Model
-from .placement import Placement
+from .pixel_class import PixelClass, predicted_pixels
 from .probe import score_kind
-from .record import FORMAT, IGNORED, OBJECT, THRESHOLDS, Record, Snapshot, epoch_file, snapshot_bytes
-from .run.plan import is_sealed, label_index, sealed
+from .record import FORMAT, Record
+from .run.plan import is_sealed, sealed
 from .run.schema import SIDE
+from .snapshot import Snapshot, epoch_file, snapshot_bytes
 from .sources import load_images
-from .trial import score_batch, trial_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +71,7 @@ class Recorder:
         self.every, self.epochs, self.replace, self.seed = _count(every, "every", 1), epochs, replace, seed
         self.method = Method.read(method)
         with untouched(self.model.net):
-            self.set = _FixedSet.read(self.model, load_images(images))
+            self.set = FixedSet.read(self.model, load_images(images))
             self.target = self._target(target)
             said = self._said()
         self.folder = prepare_folder(Path(out))
@@ -157,8 +152,8 @@ class Recorder:
         e = job.finish(model, held.images, {}, kind)
         predicted, overlap, predictions = None, None, e.predictions
         if model.task == "segmentation":
-            predicted, sure = _pixels(model, held, self.target.index)
-            overlap = _overlap(predicted == self.target.index, held)
+            predicted, sure = predicted_pixels(model, held, self.target.index)
+            overlap = overlap_of(predicted == self.target.index, held)
             e = replace(e, targets=torch.full_like(e.targets, self.target.index))
         correct = (predictions == held.labels).float()
         return Snapshot(
@@ -169,8 +164,8 @@ class Recorder:
             probabilities=sure,
             scores=e.scores,
             correct=correct.masked_fill((held.labels < 0) | (predictions < 0), torch.nan),
-            iou=_iou(e.maps, held),
-            focus=_focus(model, e, held),
+            iou=iou_of(e.maps, held),
+            focus=focus_of(model, e, held),
             checks=e.checks,
             seconds=0.0,
             predicted=predicted,
@@ -180,7 +175,7 @@ class Recorder:
     def _target(self, target: Any) -> Any:
         """What is explained, as `explain` takes it."""
         if self.model.task == "segmentation":
-            return _ClassOfPixels(self.model, target)
+            return PixelClass(self.model, target)
         if target is None:
             return None if bool((self.set.labels < 0).any()) else self.set.labels.tolist()
         return None if isinstance(target, str) and target == PREDICTED else target
@@ -214,69 +209,18 @@ class Recorder:
         }
 
 
-# ---- the images ------------------------------------------------------------------------------------------
+# ---- on disk and in memory -------------------------------------------------------------------------------
 
 
-class _FixedSet:
-    """The images, prepared once: frames ``(N, C, H, W)``, placements, masks, and labels ``(N,)``, -1 where unknown."""
-
-    def __init__(self, images: Any, frames: Tensor, placements: list[Placement | None], labels: Tensor) -> None:
-        self.images, self.frames, self.placements, self.labels = images, frames, placements, labels
-        self.ids: tuple[str, ...] = images.ids
-        self.masks: list[Mask | None] = [images.mask(i) for i in range(len(images))]
-        self.pixels = torch.stack([self._mask(k) for k in range(len(frames))])  # (N, H, W): 1 object, 2 ignored
-
-    @classmethod
-    def read(cls, model: Model, images: Any) -> _FixedSet:
-        """Read and prepare all of them; one that cannot be read, or has a frame of another shape, is refused."""
-        photos: list[Photo] = []
-        for photo in images.stream():
-            if isinstance(photo, Unreadable):
-                raise InputError(f"Recorder: '{photo.id}' cannot be read: {photo.reason}")
-            photos.append(photo)
-        found = list(batched(model, photos, BATCH, {}))
-        shapes = {tuple(batch.frames.shape[1:]) for batch in found}
-        if len(shapes) > 1 or len(next(iter(shapes))) != 3:
-            raise InputError(
-                f"Recorder: all images must have frames of one shape (C, H, W). Got {sorted(shapes)}. "
-                "Give the Model a preprocess."
-            )
-        known = [label_index(photo.label, model, images.classes) for photo in photos]
-        labels = torch.tensor([-1 if number is None else number for number in known])
-        placements = [placement for batch in found for placement in batch.placements]
-        return cls(images, torch.cat([batch.frames for batch in found]), placements, labels)
-
-    def batches(self) -> Iterator[Frames]:
-        """All frames, batch by batch."""
-        for start in range(0, len(self.frames), BATCH):
-            stop = min(start + BATCH, len(self.frames))
-            yield Frames(self.frames[start:stop], list(range(start, stop)), self.placements[start:stop])
-
-    def mark(self) -> str:
-        """What tells these frames and masks from others."""
-        digest = sha256(self.frames.contiguous().numpy().tobytes())
-        digest.update(self.pixels.numpy().tobytes())
-        return digest.hexdigest()
-
-    def _mask(self, k: int) -> Tensor:
-        mask, placement = self.masks[k], self.placements[k]
-        pixels = torch.zeros(self.frames.shape[-2:], dtype=torch.uint8)
-        if mask is None or placement is None:
-            return pixels
-        pixels[placement.to_frame(mask.inside & ~mask.ignored) >= 0.5] = OBJECT
-        pixels[placement.to_frame(mask.ignored) >= 0.5] = IGNORED
-        return pixels
-
-
-def _begin(folder: Path, said: dict[str, Any], held: _FixedSet) -> None:
+def _begin(folder: Path, said: dict[str, Any], held: FixedSet) -> None:
     """Write the images and, last, what the record says of itself; or hold them against what is there."""
     from safetensors.torch import save
 
     path = folder / "record.json"
-    said = json.loads(json.dumps(said))
+    said = json.loads(json.dumps(said, default=str))
     try:
         if not path.exists():
-            tensors = {"frames": _eight_bit(held.frames), "masks": held.pixels}
+            tensors = {"frames": eight_bit(held.frames), "masks": held.pixels}
             write_atomic(folder / "images.safetensors", save(tensors))
             create_once(path, sealed({**said, "whylens": __version__}), whole=is_sealed)
     except OSError as error:
@@ -290,114 +234,10 @@ def _begin(folder: Path, said: dict[str, Any], held: _FixedSet) -> None:
             )
 
 
-def _eight_bit(frames: Tensor) -> Tensor:
-    """Frames to look at; values outside [0, 1] are stretched between the smallest and the largest of each frame."""
-    low, high = (getattr(frames.flatten(1), side)(1).view(-1, 1, 1, 1) for side in ("amin", "amax"))
-    odd = (low < 0) | (high > 1)
-    shown = torch.where(odd, (frames - low) / (high - low).clamp(min=1e-12), frames)
-    return (shown * 255).round().to(torch.uint8)
-
-
-# ---- what is measured ------------------------------------------------------------------------------------
-
-
 def _pooled(maps: Tensor) -> Tensor:
     """Maps as a run stores them: summed over channels, area-pooled to at most 56 x 56."""
     summed = maps.sum(1, keepdim=True)
     return F.adaptive_avg_pool2d(summed, (min(SIDE, summed.shape[2]), min(SIDE, summed.shape[3])))
-
-
-def _iou(maps: Tensor, held: _FixedSet) -> Tensor:
-    """IoU ``(N, T)`` of the object and where the enlarged map reaches each share of its maximum; NaN without mask."""
-    size = held.pixels.shape[1:]
-    laid = F.interpolate(maps.double().sum(1, keepdim=True), size=size, mode="bilinear", align_corners=False)[:, 0]
-    highest = laid.flatten(1).amax(1)
-    region = laid[:, None] >= THRESHOLDS.view(1, -1, 1, 1) * highest.view(-1, 1, 1, 1)
-    found = _ratio(region & (held.pixels != IGNORED)[:, None], (held.pixels == OBJECT)[:, None])
-    return found.masked_fill(((highest <= 0) | ~_masked(held))[:, None], torch.nan).float()
-
-
-def _overlap(region: Tensor, held: _FixedSet) -> Tensor:
-    """IoU ``(N,)`` of a predicted region ``(N, H, W)`` and the object; NaN without mask."""
-    found = _ratio(region & (held.pixels != IGNORED), held.pixels == OBJECT)
-    return found.masked_fill(~_masked(held), torch.nan).float()
-
-
-def _ratio(one: Tensor, two: Tensor) -> Tensor:
-    return (one & two).sum((-2, -1)).double() / (one | two).sum((-2, -1))
-
-
-def _masked(held: _FixedSet) -> Tensor:
-    """The images with an object in their frame ``(N,)``."""
-    return (held.pixels == OBJECT).flatten(1).any(1)
-
-
-def _focus(model: Model, e: Explanation, held: _FixedSet) -> Tensor:
-    trial = trial_of(model, held.images, e, held.frames, masks=held.masks, labels=[None] * len(held.ids))
-    return score_batch(Metric("energy_inside"), trial, seed=0).values
-
-
-# ---- segmentation ----------------------------------------------------------------------------------------
-
-
-class _ClassOfPixels:
-    """The target of a segmentation net: the mean score of a class over the pixels it is predicted at, else over all."""
-
-    def __init__(self, model: Model, target: Any) -> None:
-        if isinstance(target, str):
-            target = model.class_index(target)
-        if not isinstance(target, int) or isinstance(target, bool) or target < 0:
-            raise InputError(
-                "Recorder: a segmentation net needs target=, the class whose pixels are explained, by number or name. "
-                f"Got {target!r}."
-            )
-        self.model, self.index, self.__name__ = model, target, model.class_name(target)
-
-    def __call__(self, output: Any) -> Tensor:
-        """The score of every image ``(N,)``."""
-        scores = _pixel_scores(output, self.index)
-        own, there = scores[:, self.index], _predicted(self.model, scores) == self.index
-        weight = (there | ~there.flatten(1).any(1).view(-1, 1, 1)).to(own)
-        return (own * weight).sum((1, 2)) / weight.sum((1, 2))
-
-
-def _pixel_scores(output: Any, index: int) -> Tensor:
-    scores = first_tensor(output)
-    if scores is None or scores.ndim != 4 or index >= scores.shape[1]:
-        came = type(output).__name__ if scores is None else tuple(scores.shape)
-        raise InputError(
-            f"Recorder: a segmentation net must return scores (N, K, h, w), or a mapping that holds them, with more "
-            f"than {index} classes. Got {came}."
-        )
-    return scores
-
-
-def _predicted(model: Model, scores: Tensor) -> Tensor:
-    """The class of every pixel ``(N, h, w)``; a net with one output has class 0 or none, -1."""
-    if scores.shape[1] == 1:
-        there = scores[:, 0] > (0.5 if model.output == "probabilities" else 0)
-        return there.to(torch.int16) - 1
-    return scores.argmax(1).to(torch.int16)
-
-
-def _pixels(model: Model, held: _FixedSet, index: int) -> tuple[Tensor, Tensor]:
-    """The class of every frame pixel ``(N, H, W)``, and the target's mean probability on the object, else anywhere."""
-    size, found = held.frames.shape[-2:], []
-    with as_found(model.net), torch.no_grad():
-        for batch in held.batches():
-            output = model.forward(batch.frames.to(model.device, model.dtype))
-            scores = _pixel_scores(output, index).float().cpu()
-            found.append(F.interpolate(scores, size=size, mode="bilinear", align_corners=False))
-    scores = torch.cat(found)
-    shares = (
-        scores if model.output == "probabilities" else scores.sigmoid() if scores.shape[1] == 1 else scores.softmax(1)
-    )
-    where = held.pixels == OBJECT
-    where = where | ~_masked(held).view(-1, 1, 1)
-    return _predicted(model, scores), (shares[:, index] * where).sum((1, 2)) / where.sum((1, 2))
-
-
-# ---- as found --------------------------------------------------------------------------------------------
 
 
 @contextmanager
