@@ -14,7 +14,7 @@ from .colour import Look
 from .errors import InputError, no_such
 from .picture import as_image, draw, overlay
 from .sheet import GREY, RED, Cell, Text, lay_out
-from .snapshot import CURVES, FIXED, OBJECT, Snapshot
+from .snapshot import FIXED, IGNORED, OBJECT, Snapshot
 from .words import share
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def film(record: Record, *, images: Sequence[int | str] | None, epochs: Sequence
     looks = [Look.of(e, chosen) for e in explained]
     table = {row["epoch"]: row for row in record.table()}
     heads = [[Text(record.said["label"], size=9, bold=True)]]
-    heads += [[Text(f"epoch {epoch}", size=9, bold=True), *_accuracy(table[epoch])] for epoch in shown]
+    heads += [[Text(f"epoch {epoch}", size=9, bold=True), *_accuracy(record, table[epoch])] for epoch in shown]
     lines: list[list[Cell | None]] = []
     for k in chosen:
         outline = _edge(masks[k] == OBJECT, _size(frames))
@@ -51,7 +51,7 @@ def film(record: Record, *, images: Sequence[int | str] | None, epochs: Sequence
         snapshots = [record.at(epoch) for epoch in shown]
         if record.segmentation:
             lines.append([first, *(_prediction(held, k, frames, outline) for held in snapshots)])
-            first = Cell(texts=[Text("maps of the class", size=7, colour=GREY)])
+            first = Cell(np.asarray(as_image(_mask(masks[k], _size(frames)))), texts=[Text("true mask", size=7)])
         pictures = [np.asarray(overlay(look, k, frames[k], size=_size(frames))) / 255 for look in looks]
         cells = [_map(record, held, k, p, outline) for held, p in zip(snapshots, pictures, strict=True)]
         lines.append([first, *cells])
@@ -120,9 +120,9 @@ def _name(record: Record, k: int) -> list[Text]:
     return [Text(record.ids[k]), *said]
 
 
-def _accuracy(row: dict[str, Any]) -> list[Text]:
+def _accuracy(record: Record, row: dict[str, Any]) -> list[Text]:
     value = row["accuracy"]
-    return [Text(f"accuracy {value:.2f}", size=7, colour=GREY)] if value == value else []
+    return [Text(f"{record.words['accuracy']} {value:.2f}", size=7, colour=GREY)] if value == value else []
 
 
 def _foot(record: Record, images: int, epochs: int) -> str:
@@ -146,6 +146,12 @@ def _enlarged(region: Tensor, size: tuple[int, int]) -> NDArray[np.bool_]:
     times = size[0] // region.shape[0]
     made: NDArray[np.bool_] = region.numpy().repeat(times, 0).repeat(times, 1)
     return made
+
+
+def _mask(mask: Tensor, size: tuple[int, int]) -> NDArray[Any]:
+    """The object white, the rest black, what is ignored grey."""
+    shown = np.where(_enlarged(mask == OBJECT, size), 1.0, np.where(_enlarged(mask == IGNORED, size), 0.5, 0.0))
+    return np.repeat(shown[..., None], 3, axis=2)
 
 
 def _edge(region: Tensor, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -177,7 +183,7 @@ def curves(record: Record) -> tuple[Figure, Axes]:
     table, settled = record.table(), record.settled()
     made = Figure(figsize=(6.4, 3.8), dpi=110, facecolor="white", layout="constrained")
     axes = made.add_subplot()
-    for name, word in CURVES.items():
+    for name, word in record.words.items():
         values, low, high = (np.array([row[f"{name}{end}"] for row in table]) for end in ("", "_low", "_high"))
         if np.isnan(values).all():
             continue
@@ -195,6 +201,6 @@ def curves(record: Record) -> tuple[Figure, Axes]:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     change = np.array([row["change"] for row in table])
     axes.plot(record.epochs, change, color="#999999", linewidth=1, label="change of the maps")
-    axes.legend(fontsize=8, frameon=False)
+    made.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     axes.set_title(f"{record.said['model']}, {record.said['label']}, {len(record.ids)} images", fontsize=9)
     return made, axes

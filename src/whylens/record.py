@@ -83,6 +83,11 @@ class Record:
         """Whether the net gives a class to every pixel."""
         return bool(self.said["task"] == "segmentation")
 
+    @property
+    def words(self) -> dict[str, str]:
+        """What the curves are called; a segmentation net has an overlap where others have an accuracy."""
+        return CURVES | ({"accuracy": "overlap"} if self.segmentation else {})
+
     @cached_property
     def images(self) -> tuple[Tensor, Tensor]:
         """Frames ``(N, C, H, W)`` as the net sees them, 8 bit, and masks ``(N, H, W)``: 1 object, 2 ignored."""
@@ -215,7 +220,7 @@ class Record:
             return
         yield f"{len(self)} epochs of {len(self.ids)} images, {self.epochs[0]} to {self.epochs[-1]}"
         last, found = self.table()[-1], self.settled()
-        for name, word in CURVES.items():
+        for name, word in self.words.items():
             value, since = last[name], found[name]
             if value != value:
                 yield f"{word}: no value, because there are no {'labels' if name == 'accuracy' else 'masks'}"
@@ -225,8 +230,9 @@ class Record:
                 yield f"{word}: within {TOLERANCE} of its last value, {value:.3f}, since epoch {since}"
         if found["accuracy"] is not None and found["focus"] is not None:
             apart = found["focus"] - found["accuracy"]
-            when = f"{abs(apart)} epochs {'after' if apart > 0 else 'before'}" if apart else "at the same epoch as"
-            yield f"focus stopped moving {when} accuracy"
+            many = "epoch" if abs(apart) == 1 else "epochs"
+            when = f"{abs(apart)} {many} {'after' if apart > 0 else 'before'}" if apart else "at the same epoch as"
+            yield f"focus stopped moving {when} {self.words['accuracy']}"
 
     def _accuracy(self, held: Snapshot) -> Interval:
         if held.accuracy is not None:
