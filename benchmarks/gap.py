@@ -6,7 +6,8 @@
 scene of each of the 171 cut-outs of `cutouts_scenes.py`, right and wrong, with EfficientNet-Lite0; the label of a
 scene is the class that counts as right and that the net finds likeliest, for right scenes and wrong ones alike. The
 six methods of the paper, its Grad-CAM at the feature layer and, as in the paper, at the first convolution. The map is
-added to the frame and, as in the paper's code, behind the normalisation. Nets, scenes and runs are kept in the cache folder, so a stopped run goes on. Figures are written to a folder to look at.
+added to the frame and, as in the paper's code, behind the normalisation. Nets, scenes and runs are kept in the cache
+folder, so a stopped run goes on. Figures are written to a folder to look at.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
                 else ["-"] * 4
             )
             cells = [
-                held["set"], "behind" if "=" in held["metric"] else "in the frame", f"`{label}`", f"{m['right']}, {m['wrong']}",
+                held["set"], "behind" if "=" in held["metric"] else "in the frame", f"`{label}`",
+                f"{m['right']}, {m['wrong']}",
                 f"{m['median_right']:.3g}, {m['median_wrong']:.3g}", near(m["auroc"]),
                 f"{m['ks']:.2f} (p {m['ks_p']:.1g})", m["verdict"], *cut,
             ]  # fmt: skip
