@@ -19,6 +19,7 @@ from whylens.separation import (
     halved,
     kolmogorov_smirnov,
     median_difference,
+    placements,
     separation,
     threshold,
 )
@@ -110,6 +111,13 @@ def test_one_row_of_a_kind_has_no_interval() -> None:
     assert none.verdict == "too few"
 
 
+def test_placements_of_either_side_have_the_area_as_their_mean() -> None:
+    for digits in (6, 0):
+        values = drawn(40, 13, 0.7, digits=digits)
+        above, below = placements(*values)
+        assert (above.mean(), below.mean()) == pytest.approx((area(*values),) * 2)
+
+
 def test_the_same_seed_gives_the_same_interval() -> None:
     values = drawn(30, 30, 0.5)
     assert auroc(*values, seed=3) == auroc(*values, seed=3)
@@ -180,6 +188,11 @@ def test_a_cut_worked_by_hand() -> None:
     assert cut(np.array([3.0, 5, 6]), np.array([0.0, 1, 4])) == 4.5
     assert cut(np.array([2.0, 3, 5, 6]), np.array([0.0, 1, 2.5, 4])) == 2.75
     assert cut(np.array([1.0]), np.array([1.0])) == 1.0
+
+
+def test_a_cut_counts_shares_and_not_rows() -> None:
+    """Of 8 right and 2 wrong: 1.5 keeps all and rejects half, J 1/2; 4.75 keeps 5 of 8 and rejects all, J 5/8."""
+    assert cut(np.arange(2.0, 10), np.array([1.0, 4.5])) == 4.75
 
 
 def test_a_cut_is_the_best_of_all() -> None:
