@@ -451,6 +451,16 @@ def test_damage_and_strangers_are_said(images: whylens.Images, tmp_path: Path) -
         open_record(tmp_path / "out")
 
 
+def test_a_record_of_format_1_opens() -> None:
+    held = open_record(Path(__file__).parent / "fixtures" / "record-format-1")
+    first, last = held.table()
+    assert (held.epochs, held.ids, first["given"], last["accuracy"]) == ((0, 3), ("0", "1"), False, 0.5)
+    assert first["iou"] == pytest.approx(0.188406, abs=1e-6)
+    assert first["focus"] == pytest.approx(0.295245, abs=1e-6)
+    assert last["change"] == pytest.approx(0, abs=1e-9)
+    held.film()
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
