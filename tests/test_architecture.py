@@ -25,6 +25,7 @@ LAYERS = [
     "collect batches explain trial scores measure zoo testing",
     "run",
     "groups",
+    "separation spread right_wrong gap snapshot fixed_set pixel_class record film trainers recorder",
     "view",
     "output catalogue",
     "demo",
@@ -33,10 +34,11 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 
 PUBLIC = [
-    "Explanation", "Groups", "Images", "InputError", "Maps", "Method", "MethodFacts", "Metric", "MetricFacts",
-    "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Run", "Scores", "Trial", "Values",
-    "WhylensError", "__version__", "audit", "explain", "explain_many", "figure", "group", "load_images", "load_model",
-    "measure", "open_groups", "open_run", "report", "save_model",
+    "Explanation", "Gap", "Groups", "Images", "InputError", "Maps", "Method", "MethodFacts", "Metric",
+    "MetricFacts", "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Record", "Recorder",
+    "Run", "Scores", "Trial", "Values", "WhylensError", "__version__", "audit", "explain", "explain_many",
+    "figure", "gap", "group", "load_images", "load_model", "measure", "open_groups", "open_record", "open_run",
+    "report", "save_model",
 ]  # fmt: skip
 
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

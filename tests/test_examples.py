@@ -18,6 +18,7 @@ from whylens.testing import SmallNet
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import ax_toy
 import gax_curves
+import training_film
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -56,6 +57,18 @@ def test_curves_of_two_nets_are_drawn(
     assert len(said) == 5
     for line in said[:4]:
         assert re.fullmatch(r"[01], (coffee|chelsea).+: CO -?\d+\.\d after \d steps, reached: (yes|no)", line), line
+
+
+def test_a_training_is_filmed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_film, "OTHERS", 16)
+    asked = {"folder": tmp_path / "made", "epochs": 2, "train": 64, "recorded": 16, "out": tmp_path}
+    training_film.main([word for name, value in asked.items() for word in (f"--{name}", str(value))])
+    for name in ("film.jpg", "film_curves.png"):
+        assert np.asarray(Image.open(tmp_path / name).convert("L")).std() > 10
+    assert "2 epochs of 16 images, 0 to 1\naccuracy: still moving at epoch 1" in capsys.readouterr().out
+    assert whylens.open_record(tmp_path / "made" / "record").table()[0]["given"]
 
 
 def test_every_example_is_run_here() -> None:

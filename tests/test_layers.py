@@ -236,3 +236,10 @@ def test_a_detector_is_explained_at_a_named_layer_by_a_function_of_its_output() 
     assert found.maps.shape == (2, 1, 8, 8)
     assert found.maps.any()
     assert whylens.Model(Detects()).layer(shape=(3, 8, 8)).name == "features"
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_layer_is_found_in_whatever_mode_the_caller_is(mode: type) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    with mode():
+        assert whylens.Model(net).layer(shape=(3, 16, 16)).name == "1"

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Explanation": "explanation",
+    "Gap": "right_wrong",
     "Groups": "groups.grouping",
     "Images": "images",
     "InputError": "errors",
@@ -28,6 +29,8 @@ _HOME = {
     "Preprocess": "preprocess",
     "Probe": "probe",
     "Range": "_check",
+    "Record": "record",
+    "Recorder": "recorder",
     "Run": "run.read",
     "Scores": "scores",
     "Trial": "contract",
@@ -37,11 +40,13 @@ _HOME = {
     "explain": "explain",
     "explain_many": "explain",
     "figure": "figure",
+    "gap": "gap",
     "group": "groups.group",
     "load_images": "sources",
     "load_model": "zoo",
     "measure": "measure",
     "open_groups": "groups.group",
+    "open_record": "record",
     "open_run": "run.read",
     "report": "view.report",
     "save_model": "zoo.folder",
@@ -65,6 +70,7 @@ if TYPE_CHECKING:
     from .explain import explain_many as explain_many
     from .explanation import Explanation as Explanation
     from .figure import figure as figure
+    from .gap import gap as gap
     from .groups.group import group as group
     from .groups.group import open_groups as open_groups
     from .groups.grouping import Groups as Groups
@@ -74,6 +80,10 @@ if TYPE_CHECKING:
     from .placement import Placement as Placement
     from .preprocess import Preprocess as Preprocess
     from .probe import Probe as Probe
+    from .record import Record as Record
+    from .record import open_record as open_record
+    from .recorder import Recorder as Recorder
+    from .right_wrong import Gap as Gap
     from .run.audit import audit as audit
     from .run.read import Run as Run
     from .run.read import open_run as open_run

@@ -192,8 +192,9 @@ def _gradients(seen: list[_Seen], scores: Tensor) -> None:
     wanted = [s for s in seen if s.grid is not None and s.output.requires_grad]
     if not wanted or not scores.requires_grad:
         return
-    mixture = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0)).to(scores)
-    gradients = torch.autograd.grad((scores * mixture).sum(), [s.output for s in wanted], allow_unused=True)
+    with torch.inference_mode(False), torch.enable_grad():  # whatever mode the caller is in
+        mixture = torch.randn(scores.shape, generator=torch.Generator().manual_seed(0)).to(scores)
+        gradients = torch.autograd.grad((scores * mixture).sum(), [s.output for s in wanted], allow_unused=True)
     for call, gradient in zip(wanted, gradients, strict=True):
         if gradient is not None and call.grid is not None:
             call.reached = float((call.grid(gradient) != 0).any(1).float().mean())

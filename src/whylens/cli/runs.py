@@ -74,14 +74,14 @@ def audit(
         metrics=[_measure(m) for m in _several(said["metric"])],
         target=said["target"] if said["target"] != "" else None,
         score=said["score"],
-        batch_size=_count(said["batch_size"]),
+        batch_size=count(said["batch_size"]),
         precision=said["precision"],
         seed=read_seed(str(said["seed"])),
         store=said["store"],
-        shard_rows=_count(said["shard_rows"]),
+        shard_rows=count(said["shard_rows"]),
         engine=said["engine"],
-        workers=_count(said["workers"]),
-        threads=_count(said["threads"]),
+        workers=count(said["workers"]),
+        threads=count(said["threads"]),
         progress=watched(as_json),
     )
     _end(run, as_json)
@@ -120,7 +120,7 @@ def measure(
     from ..run.read import open_run
 
     stored = open_run(run)
-    made = extend(stored, metrics=metric, workers=_count(workers), progress=watched(as_json))
+    made = extend(stored, metrics=metric, workers=count(workers), progress=watched(as_json))
     _end(made, as_json)
 
 
@@ -233,7 +233,8 @@ def _name(said: Any, what: str) -> str:
     return str(said["name"])
 
 
-def _count(value: Any) -> Any:
+def count(value: Any) -> Any:
+    """A number that was given as a word; other words as they are."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
