@@ -20,12 +20,12 @@ LAYERS = [
     "preprocess grid layers black_box stages model calls rules excitation target folding engine passes probe"
     " conductance",
     "contract baseline regions residual embedding interval surrogate student inquiry hierarchy scoring penalty optimise"
-    " mask_search",
+    " mask_search overlap similarity agreement",
     "methods metrics",
     "collect batches explain trial scores measure zoo testing",
     "run",
     "view",
-    "output catalogue",
+    "output catalogue comparison compare",
     "demo",
     "cli __main__",
 ]
@@ -34,7 +34,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split(
 PUBLIC = [
     "Explanation", "Images", "InputError", "Maps", "Method", "MethodFacts", "Metric", "MetricFacts",
     "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Run", "Scores", "Trial", "Values",
-    "WhylensError", "__version__", "audit", "explain", "explain_many", "figure", "load_images", "load_model",
+    "WhylensError", "__version__", "audit", "compare", "explain", "explain_many", "figure", "load_images", "load_model",
     "measure", "open_run", "report", "save_model",
 ]  # fmt: skip
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..contract import MetricFacts, Trial, Values
+from ..overlap import shares
 
 
 @MetricFacts(direction="higher", low=0.0, high=1.0, needs_masks=True, forwards="0")
@@ -24,7 +25,7 @@ def energy_inside(trial: Trial) -> Values:
     """
     maps = trial.explanation.maps.double()
     mass = (maps.sum(1) if maps.ndim == 4 else maps[:, None]).clamp(min=0)
-    inside, counted = _shares(trial)
+    inside, counted = shares(trial)
     rows, columns = (_cover(n, side) for n, side in zip(mass.shape[1:], inside.shape[1:], strict=True))
     on_object, in_all = ((mass * (rows @ share @ columns.T)).sum((1, 2)) for share in (inside, counted))
     no_object, no_mass = inside.sum((1, 2)) == 0, in_all == 0
@@ -36,19 +37,6 @@ def energy_inside(trial: Trial) -> Values:
             "no_positive_mass": no_mass & ~no_object,
         },
     )
-
-
-def _shares(trial: Trial) -> tuple[Tensor, Tensor]:
-    """Shares of every frame pixel ``(N, H, W)`` that the object covers, and that are not ignored."""
-    inside, counted = [], []
-    for mask, placement in zip(trial.masks, trial.explanation.placements, strict=True):
-        if mask is None or placement is None:
-            inside.append(torch.zeros(trial.images.shape[-2:]))
-            counted.append(torch.ones(trial.images.shape[-2:]))
-            continue
-        inside.append(placement.to_frame(mask.inside & ~mask.ignored))
-        counted.append(1 - placement.to_frame(mask.ignored))
-    return torch.stack(inside).double(), torch.stack(counted).double()
 
 
 def _cover(cells: int, side: int) -> Tensor:

@@ -1,9 +1,10 @@
-"""Html: one document that needs nothing else, loads nothing and runs no script."""
+"""Html: one document that needs nothing else, loads nothing and runs no script but one that it may be given."""
 
 from __future__ import annotations
 
 import base64
 import os
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,26 +46,38 @@ th{text-align:right;padding:.15rem .4rem;font-weight:600}th:first-child{text-ali
 table{border-collapse:collapse;width:100%;margin:.4rem 0 .8rem}
 td{text-align:left;padding:.15rem .4rem;border-bottom:1px solid var(--line)}
 td+td{text-align:right;font-variant-numeric:tabular-nums}
+.sortable td{text-align:right;font-variant-numeric:tabular-nums}
+tbody th{font-weight:400;border-bottom:1px solid var(--line)}
+.whole img{max-height:none}
+th button{all:unset;cursor:pointer}th button:focus-visible{outline:2px solid}
+[aria-sort=ascending] button::after{content:" ▲"}[aria-sort=descending] button::after{content:" ▼"}
 footer{border-top:1px solid var(--line);padding-top:1.2rem;font-size:.9rem}
 """
 
 
+def document(title: str, header: str, main: str, footer: str, *, script: str = "") -> str:
+    """A document whose parts are HTML already and whose title is text; nothing but this `script` can run in it."""
+    mark = base64.b64encode(sha256(script.encode()).digest()).decode()
+    policy = f"script-src 'sha256-{mark}'; {_POLICY}" if script else _POLICY
+    last = f"<script>{script}</script>" if script else ""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html_text(title)}</title>'
+        f"<style>{_STYLE}</style></head><body><header><h1>{html_text(title)}</h1>{header}</header>"
+        f"<main>{main}</main>{footer}{last}</body></html>\n"
+    )
+
+
 def write_document(path: str | os.PathLike[str], title: str, header: str, main: str, footer: str) -> Path:
-    """Write the file, complete before it has its name; the parts are HTML already, the title is text.
+    """Write a `document` without a script, complete before it has its name.
 
     Raises InputError where the file cannot be written.
     """
-    html = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html_text(title)}</title>'
-        f"<style>{_STYLE}</style></head><body><header><h1>{html_text(title)}</h1>{header}</header>"
-        f"<main>{main}</main>{footer}</body></html>\n"
-    )
     file = Path(path)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, html.encode())
+        write_atomic(file, document(title, header, main, footer).encode())
     except OSError as error:
         raise InputError(f"Cannot write '{file}': {error.strerror or error}.") from None
     return file
