@@ -51,5 +51,6 @@ def across(table: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def sort_key(cell: Interval | float | None) -> float | None:
+    """What a cell is sorted by, None where it has no value."""
     value = None if cell is None else number(cell)
     return value if value == value else None

@@ -190,7 +190,7 @@ class Comparison:
         if self.explanations:
             from PIL import Image
 
-            with Image.open(BytesIO(self._picture())) as drawn:
+            with Image.open(BytesIO(self._picture)) as drawn:
                 shown = image_html(drawn.convert("RGB"), f"Maps over photos: {', '.join(self.explanations)}")
             parts.append(f'<section><h2>Maps</h2><div class="whole">{shown}</div></section>')
         said = "".join(f"<li>{html_text(line)}</li>" for line in self._below("in bold"))
@@ -219,7 +219,7 @@ class Comparison:
             for name, text in files.items():
                 write_atomic(path / name, text.encode())
             if self.explanations:
-                write_atomic(path / "figure.png", self._picture())
+                write_atomic(path / "figure.png", self._picture)
             said = json.dumps(self.as_dict(), indent=1, ensure_ascii=False)
             write_atomic(path / "comparison.json", said.encode())
         except OSError as error:
@@ -244,6 +244,7 @@ class Comparison:
             "notes": list(self.notes),
         }
 
+    @cached_property
     def _picture(self) -> bytes:
         held = BytesIO()
         self.figure()[0].savefig(held, format="png")
