@@ -83,8 +83,8 @@ def _refuse_other(before: Run, after: Run, label: str) -> None:
     one, two = before.plan, after.plan
     stored = [run.method(label)[1] for run in (before, after)]
     facts = {
-        "images": (one.images["hash"], two.images["hash"]),
         "classes": (one.model["classes"], two.model["classes"]),
+        "images": (one.images["hash"], two.images["hash"]),
         "targets": (one.settings["target"], two.settings["target"]),
         "scores": (one.settings["score"], two.settings["score"]),
         f"settings of {label}": tuple((s.method, dict(s.params), s.target) for s in stored),
