@@ -132,8 +132,8 @@ def test_batches_do_not_matter(two: Comparison, images: whylens.Images) -> None:
 
 def test_iou_by_hand(images: whylens.Images) -> None:
     """Maps enlarged fourfold by hand, cut at half of their maximum, pixels counted."""
-    net = model(EVERYWHERE)
-    table = whylens.compare({"all": net, "same": net}, images, methods="grad_cam", metrics="iou", repeats=1)
+    net, half = model(EVERYWHERE), whylens.Metric("iou", params={"threshold": 0.5}, label="iou")
+    table = whylens.compare({"all": net, "same": net}, images, methods="grad_cam", metrics=half, repeats=1)
     e = whylens.explain(net, images, method="grad_cam")
     inside = np.zeros((SIDE, SIDE), bool)
     inside[BOX] = True

@@ -29,8 +29,9 @@ Net = Model | nn.Module | Callable[[Tensor], Any]
 Measure = Metric | str | Callable[..., Any]
 
 METHODS = ("grad_cam", "grad_cam_pp")
-OF_MODELS = ("iou", "insertion", "co_score")
-OF_METHODS = ("insertion", "deletion", "iou", "energy_inside")
+IOU = Metric("iou", params={"threshold": 0.5}, label="iou")
+OF_MODELS = (IOU, "insertion", "co_score")
+OF_METHODS = ("insertion", "deletion", IOU, "energy_inside")
 """Metrics where the caller names none; those that the images or a model do not allow are left out, and it is said."""
 
 
@@ -135,7 +136,7 @@ def _methods(methods: Any) -> tuple[Method, ...]:
     return found
 
 
-def _metrics(metrics: Any, usual: Sequence[str], images: Images) -> tuple[tuple[Metric, ...], dict[str, str]]:
+def _metrics(metrics: Any, usual: Sequence[Measure], images: Images) -> tuple[tuple[Metric, ...], dict[str, str]]:
     """The metrics asked for; else the usual ones that the images allow, and why others are left out."""
     if metrics is None:
         found, lost = [_metric(name) for name in usual], {}

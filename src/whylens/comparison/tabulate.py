@@ -122,7 +122,8 @@ def _map_columns(work: Work, sides: Sequence[Side]) -> Iterator[Column]:
         if metric.plain_name == "co_score" and work.asked.kind == "models":
             better, says = "none", "logits of two nets do not compare, so none is the best"
         if metric.plain_name == "iou":
-            says = f"object and map where it reaches {metric.checked_params(0)['threshold']:g} of its maximum"
+            cut = metric.checked_params(0)["threshold"]
+            says = f"object and map, where it reaches {'its best share' if cut is None else cut} of its maximum"
         yield Column(metric.key, better, form, says)
         if metric.plain_name == "iou":
             found = ((_row_name(work.asked, side), _best(work, side)) for side in sides)
