@@ -17,6 +17,7 @@ import whylens
 from test_compare import BOX, CORNER, COUNT, EVERYWHERE, images, model
 from whylens import InputError, interval
 from whylens.comparison.changes import Changes, Flip
+from whylens.comparison.runs import _flips as flips
 from whylens.comparison.runs import changes
 
 __all__ = ["images"]  # a fixture
@@ -113,6 +114,23 @@ def test_classes_of_which_one_moves(monkeypatch: pytest.MonkeyPatch, runs: dict[
     found = whylens.compare([runs["object"], runs["bare"]])
     assert found.moved == ("green",)
     assert [c.name for c in found.classes] == ["green", "red"]
+
+
+def test_the_order_of_what_flipped() -> None:
+    """What was lost first, then by how sure the net now is."""
+
+    def row(number: int, correct: bool, sure: float) -> dict[str, Any]:
+        word = "a" if correct else "b"
+        return {"image_id": number, "key": f"{number}.png", "label": "a", "prediction": word, "probability": sure,
+                "correct": correct}  # fmt: skip
+
+    given = [(False, True, 0.9), (True, False, 0.6), (True, False, 0.8), (True, True, 0.7), (False, True, 0.95)]
+    pairs = [(row(k, one, 0.5), row(k, two, sure)) for k, (one, two, sure) in enumerate(given)]
+    found = [(flip.key, flip.change, flip.probability_after) for flip in flips(pairs)]
+    assert found == [
+        ("2.png", "right to wrong", 0.8), ("1.png", "right to wrong", 0.6),
+        ("4.png", "wrong to right", 0.95), ("0.png", "wrong to right", 0.9),
+    ]  # fmt: skip
 
 
 # ---- refused ---------------------------------------------------------------------------------------------------------

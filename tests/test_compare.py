@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 import whylens
 from whylens import InputError, Placement, Preprocess, agreement, interval
+from whylens.comparison import tabulate
 from whylens.comparison.cells import safe
 from whylens.comparison.table import Column, Comparison, Row
 from whylens.interval import Interval
@@ -188,6 +190,27 @@ def test_maps_of_different_targets_are_not_held_against_each_other(two: Comparis
         [model(), model(CORNER, "corner")], images, target="label", metrics=[], methods="grad_cam", repeats=1
     )
     assert aimed.agreement["grad_cam"]["sees", "corner"].n == 9  # three of the corner's maps are flat
+
+
+def test_agreement_is_of_the_images_that_count(images: whylens.Images) -> None:
+    models = [model(UPPER, "all"), model(EVERYWHERE, "odd")]
+    options: dict[str, Any] = {"target": 0, "metrics": [], "methods": "grad_cam", "repeats": 1}
+    every = whylens.compare(models, images, **options).agreement["grad_cam"]["all", "odd"]
+    own = whylens.compare(models, images, counted="correct", **options)
+    wrong = int((own["odd"].values["accuracy"] == 0).sum())
+    assert 0 < wrong < COUNT
+    assert (every.n, own.agreement["grad_cam"]["all", "odd"].n) == (COUNT, COUNT - wrong)
+
+
+def test_the_best_share_is_that_of_the_images_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = np.zeros((3, 19))
+    sweep[0, 2] = sweep[1:, 10] = 0.9
+    side: Any = SimpleNamespace(sweep=sweep, name="net")
+    for counted, place in (([1, 1, 1], 10), ([1, NONE, NONE], 2)):
+        monkeypatch.setattr(tabulate, "_counts", lambda *_, counted=counted: np.array(counted))
+        assert tabulate._best(cast(Any, None), side) == place
+    monkeypatch.setattr(tabulate, "_counts", lambda *_: np.full(3, NONE))
+    assert tabulate._best(cast(Any, None), side) is None
 
 
 def test_co_scores_of_two_nets_have_no_best(images: whylens.Images) -> None:
