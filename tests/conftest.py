@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,3 +163,20 @@ def refused(command: Callable[..., Said]) -> Callable[..., str]:
         return said.err.removeprefix("whylens: ").strip()
 
     return run
+
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A browser without a screen, a GPU or a wish to call anybody; ``tools/viewer`` installs it."""
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM.exists(), "No chromium here. Run tools/viewer, which installs it."
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=quiet)
+        yield opened
+        opened.close()

@@ -349,6 +349,22 @@ def test_the_world_is_left_as_found(images: whylens.Images) -> None:
     assert all(torch.equal(a, b.pixels) for a, b in zip(pixels, images, strict=True))
 
 
+def test_a_net_whose_output_is_a_map_needs_a_target_function(images: whylens.Images) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    nets = [whylens.Model(net, preprocess=FRAME, task="segmentation", name=name, layer="0") for name in "ab"]
+    table = whylens.compare(
+        nets,
+        images,
+        target=lambda output: output[:, 1].mean((1, 2)),
+        methods="saliency",
+        metrics="sparseness",
+        repeats=1,
+    )
+    assert "accuracy" not in table["a"].cells
+    assert table["a"].cells["sparseness"] == table["b"].cells["sparseness"]
+    assert table.agreement["saliency"]["a", "b"].value == pytest.approx(1.0)
+
+
 def test_equal_names_are_numbered(images: whylens.Images) -> None:
     table = whylens.compare([model(), model(CORNER)], images, methods="grad_cam", metrics=[], repeats=1)
     assert [row.name for row in table.rows] == ["sees", "sees (2)"]
@@ -432,6 +448,29 @@ def test_as_html() -> None:
 
     assert f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" in policy
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
+
+
+def test_the_page_is_sorted_at_a_click(browser: Any, tmp_path: Path) -> None:
+    """Numbers by size, names by letter, what has no value last; nothing is fetched and the script is allowed."""
+    (tmp_path / "page.html").write_text(by_hand().html(), "utf-8")
+    page, said = browser.new_page(), []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("request", lambda request: said.append(request.url) if "page.html" not in request.url else None)
+    page.goto((tmp_path / "page.html").as_uri())
+
+    def sorted_by(column: int) -> tuple[list[str], str]:
+        page.locator("table.sortable thead button").nth(column).click()
+        names = page.locator("table.sortable tbody th").all_inner_texts()
+        return names, page.locator("table.sortable thead th").nth(column).get_attribute("aria-sort")
+
+    assert sorted_by(1) == (["b", "a", "=c"], "descending")
+    assert sorted_by(1) == (["=c", "a", "b"], "ascending")
+    assert sorted_by(2) == (["a", "b", "=c"], "descending")
+    assert sorted_by(2) == (["b", "a", "=c"], "ascending")
+    assert sorted_by(0) == (["b", "a", "=c"], "descending")
+    assert page.locator("th[aria-sort]").count() == 1
+    assert said == []
+    page.close()
 
 
 def test_saved(two: Comparison, methods: Comparison, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .._progress import progress as progress_line
+from .._state import as_found
 from ..agreement import on_photo, spearman
 from ..batches import batched
 from ..contract import Method
@@ -98,10 +100,11 @@ class Work:
         """Seconds of the models' forwards, taken in turn; then one image through every method of every model."""
         asked, taken = self.asked, {name: list[float]() for name in self.asked.models}
         frames = {n: next(batched(m, chunk.stream(), asked.batch_size, {})).frames for n, m in asked.models.items()}
+        frames = {name: frames[name].to(model.device, model.dtype) for name, model in asked.models.items()}
         for turn in range(asked.repeats + 1):
             for name, model in asked.models.items():
                 began = time.perf_counter()
-                model.predict(frames[name]).cpu()
+                _forward(model, frames[name])
                 taken[name] += [(time.perf_counter() - began) / len(frames[name])] if turn else []
         self.forward = {name: float(np.median(seconds)) for name, seconds in taken.items()}
         for side in self.sides:
@@ -175,3 +178,11 @@ class Work:
             key = (one[shared], one[1 - shared], two[1 - shared])
             held = self.alike.setdefault(key, np.full(len(self.asked.images), np.nan))
             held[at] = np.where(same, values, np.nan)
+
+
+def _forward(model: Model, frames: Tensor) -> None:
+    """One plain forward, to its end."""
+    with as_found(model.net), torch.no_grad():
+        model.forward(frames)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
