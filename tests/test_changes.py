@@ -16,9 +16,10 @@ import pytest
 import whylens
 from test_compare import BOX, CORNER, COUNT, EVERYWHERE, images, model
 from whylens import InputError, interval
-from whylens.comparison.changes import Changes, Flip
+from whylens.comparison.changes import Changes, ClassChange, Flip
 from whylens.comparison.runs import _flips as flips
-from whylens.comparison.runs import changes
+from whylens.comparison.runs import _least_moved, changes
+from whylens.interval import Interval
 
 __all__ = ["images"]  # a fixture
 
@@ -56,13 +57,13 @@ def test_what_flipped(found: Changes, images: whylens.Images) -> None:
 
 
 def test_whose_focus_moved(found: Changes) -> None:
-    """From nothing inside the object to all of it; the three images whose target changed are left out."""
-    assert {c.name: (c.images, c.moved) for c in found.classes} == {"red": (6, True), "green": (6, True)}
+    """From nothing inside the object to all of it; of red only three have kept their target, too few to say."""
+    assert {c.name: (c.images, c.moved) for c in found.classes} == {"red": (6, False), "green": (6, True)}
     for change, same in zip(sorted(found.classes, key=lambda c: c.name), (6, 3), strict=True):
         assert change.focus is not None
         assert (change.focus.value, change.focus.n) == (pytest.approx(1.0), same)
         assert change.alike.value == pytest.approx(0.0, abs=1e-6)
-    assert found.moved == ("red", "green")
+    assert found.moved == ("green",)
     assert found.alike.n == 9
     assert "3 images have another target now" in found.text()
 
@@ -133,6 +134,19 @@ def test_the_order_of_what_flipped() -> None:
     ]  # fmt: skip
 
 
+def test_classes_without_a_shared_target_come_last() -> None:
+    def change(name: str, focus: float | None, alike: float, moved: bool = False) -> ClassChange:
+        nothing = interval.wilson(0, 0)
+        shift = None if focus is None else Interval(focus, focus, focus, 6)
+        return ClassChange(name, 6, nothing, nothing, shift, Interval(alike, alike, alike, 6), moved)
+
+    nan = float("nan")
+    given = [change("a", nan, nan), change("b", 0.1, 0.9), change("c", -0.3, 0.2), change("d", 0.05, 0.9, True)]
+    assert [c.name for c in sorted(given, key=_least_moved)] == ["d", "c", "b", "a"]
+    given = [change("a", None, nan), change("b", None, 0.9), change("c", None, 0.2)]
+    assert [c.name for c in sorted(given, key=_least_moved)] == ["c", "b", "a"]
+
+
 # ---- refused ---------------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +204,7 @@ def test_as_files(found: Changes, tmp_path: Path) -> None:
     assert (said["format"], len(said["flips"]), said["accuracy_change"]["n"]) == (1, 3, COUNT)
     page = (folder / "changes.html").read_text("utf-8")
     assert page.count('<table class="sortable">') == 2
-    assert "Classes: 2 moved" in page
+    assert "Classes: 1 moved" in page
 
 
 def test_as_text(found: Changes) -> None:

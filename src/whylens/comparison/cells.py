@@ -13,6 +13,14 @@ def number(cell: Interval | float) -> float:
     return cell.value if isinstance(cell, Interval) else float(cell)
 
 
+def figure_words(held: Interval, form: str = ".3f") -> str:
+    """A figure, and its bounds where there are enough images for them."""
+    if not held.n:
+        return "-"
+    ends = "" if held.low != held.low else f" [{held.low:{form}}, {held.high:{form}}]"
+    return f"{held.value:{form}}{ends}"
+
+
 def written(cell: Interval | float | None, count: int) -> list[str]:
     """A cell as so many cells of a CSV file; what is not a number is empty."""
     numbers = [cell.value, cell.low, cell.high, cell.n] if isinstance(cell, Interval) else [cell]

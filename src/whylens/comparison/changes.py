@@ -14,7 +14,7 @@ from .._files import prepare_folder, write_atomic
 from ..errors import InputError
 from ..interval import Interval
 from ..words import html_text
-from .cells import aligned, markdown_table, plain, safe
+from .cells import aligned, figure_words, markdown_table, plain, safe
 
 FORMAT = 1
 """Of changes.json."""
@@ -22,8 +22,19 @@ FORMAT = 1
 LISTED = 20
 """Flipped images and classes in a text; files hold all of them."""
 
+SIGNED = "+.3f"
+
 _FLIP_HEADS = ("image", "label", "before", "after", "p before", "p after", "change")
-_CLASS_HEADS = ("class", "images", "accuracy before", "accuracy after", "energy inside, change", "maps alike", "moved")
+_CLASS_HEADS = (
+    "class",
+    "images",
+    "accuracy before",
+    "accuracy after",
+    "energy inside, change",
+    "maps alike",
+    "of",
+    "moved",
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,7 @@ class Changes:
                 for text, by in zip(
                     _class_cells(c),
                     (c.name, c.images, c.accuracy_before.value, c.accuracy_after.value,
-                     None if c.focus is None else c.focus.value, c.alike.value, "yes" if c.moved else "no"),
+                     None if c.focus is None else c.focus.value, c.alike.value, c.alike.n, "yes" if c.moved else "no"),
                     strict=True,
                 )
             ]
@@ -160,14 +171,15 @@ class Changes:
     def _said(self) -> Iterator[str]:
         yield f"From {self.before} to {self.after}: {self.images} images in both."
         if self.accuracy_change.n:
-            change = _signed(self.accuracy_change)
+            change = figure_words(self.accuracy_change, SIGNED)
             yield f"Accuracy {self.accuracy_before} before, {self.accuracy_after} after, change {change}."
             lost = sum(flip.change == "right to wrong" for flip in self.flips)
             yield (
                 f"Flipped: {lost} from right to wrong, {len(self.flips) - lost} from wrong to right; "
                 f"{self.other_wrong} from one wrong class to another."
             )
-        yield f"Maps of {self.method}: alike by {self.alike} (cosine) on {self.alike.n} images with the same target."
+        alike = f"alike by {figure_words(self.alike)} (cosine) on {self.alike.n} images with the same target"
+        yield f"Maps of {self.method}: {alike}."
         yield f"Focus moved in {len(self.moved)} of {len(self.classes)} classes. {self.rule}"
         yield from self.notes
 
@@ -190,15 +202,9 @@ def _flip_cells(flip: Flip) -> list[str]:
 
 def _class_cells(changed: ClassChange) -> list[str]:
     accuracy = (f"{i.value:.3f}" if i.n else "-" for i in (changed.accuracy_before, changed.accuracy_after))
-    focus = "-" if changed.focus is None else _signed(changed.focus)
-    return [changed.name, str(changed.images), *accuracy, focus, str(changed.alike), "yes" if changed.moved else "no"]
-
-
-def _signed(change: Interval) -> str:
-    if not change.n:
-        return "-"
-    ends = f" [{change.low:+.3f}, {change.high:+.3f}]" if change.n > 1 else ""
-    return f"{change.value:+.3f}{ends}"
+    focus = "-" if changed.focus is None else figure_words(changed.focus, SIGNED)
+    alike = (figure_words(changed.alike), str(changed.alike.n))
+    return [changed.name, str(changed.images), *accuracy, focus, *alike, "yes" if changed.moved else "no"]
 
 
 def _as_csv(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FOCUS = "energy_inside"
 """The metric whose change says whether the focus of a class moved, where both runs hold it."""
 
+FEWEST = 6
+"""Images of a class below which nothing is said to have moved: of so few, all change alike by chance too often."""
+
 TOGETHER = 256
 """Maps read at once."""
 
@@ -189,19 +192,27 @@ def _classes(
         shift = None if focus is None else interval.mean(focus[rows], seed=seed)
         close = interval.mean(alike[rows], seed=seed)
         moved = close.high < usual if shift is None else shift.low > 0 or shift.high < 0
+        moved = moved and (close if shift is None else shift).n >= FEWEST
         found.append(ClassChange(str(name), len(rows), before, after, shift, close, bool(moved)))
-    return tuple(sorted(found, key=lambda c: (not c.moved, c.alike.value if c.focus is None else -abs(c.focus.value))))
+    return tuple(sorted(found, key=_least_moved))
+
+
+def _least_moved(change: ClassChange) -> tuple[bool, float]:
+    """Those that moved first, the farthest first; those of which nothing is known last."""
+    by = change.alike.value if change.focus is None else -abs(change.focus.value)
+    return not change.moved, float("inf") if by != by else by
 
 
 def _rule(focused: bool) -> str:
+    least = f"on at least {FEWEST} images with the same target"
     if focused:
         return (
-            "Moved: the 95 % interval of the change of energy inside the object does not hold 0. "
+            f"Moved: the 95 % interval of the change of energy inside the object does not hold 0, {least}. "
             "One class in twenty does so by chance."
         )
     return (
-        "Moved: the maps of the class are less alike than those of all images, by its 95 % interval. It says that "
-        "they changed, not whether for the better: measure energy_inside in both runs for that."
+        f"Moved: the maps of the class are less alike than those of all images, by its 95 % interval, {least}. It says "
+        "that they changed, not whether for the better: measure energy_inside in both runs for that."
     )
 
 

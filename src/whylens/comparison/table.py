@@ -19,7 +19,7 @@ from ..errors import InputError, no_such
 from ..explanation import Explanation
 from ..interval import Interval
 from ..words import failure_words, html_text
-from .cells import across, aligned, markdown_table, number, plain, safe, sort_key, written
+from .cells import across, aligned, figure_words, markdown_table, number, plain, safe, sort_key, written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,7 +179,7 @@ class Comparison:
             rows.append([Cell(name, name), *cells])
         parts = [f"<section><h2>Table</h2>{sortable(heads, rows)}</section>"]
         pairs = [
-            [Cell(f"{a}, {b}", f"{a}, {b}"), Cell(name, name), Cell(str(i), sort_key(i)), Cell(str(i.n), i.n)]
+            [Cell(f"{a}, {b}", f"{a}, {b}"), Cell(name, name), Cell(figure_words(i), sort_key(i)), Cell(str(i.n), i.n)]
             for name, held in self.agreement.items()
             for (a, b), i in held.items()
         ]
@@ -269,8 +269,7 @@ class Comparison:
             return "-"
         if not isinstance(cell, Interval):
             return f"{cell:{column.form}}"
-        ends = "" if cell.low != cell.low else f" [{cell.low:{column.form}}, {cell.high:{column.form}}]"
-        return f"{cell.value:{column.form}}{ends}" + (f", n {cell.n}" if len(self._counts(column)) > 1 else "")
+        return figure_words(cell, column.form) + (f", n {cell.n}" if len(self._counts(column)) > 1 else "")
 
     def _title(self, column: Column) -> str:
         counts = self._counts(column)
