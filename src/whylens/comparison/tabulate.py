@@ -40,7 +40,8 @@ def tabulate(work: Work) -> Comparison:
     columns, rows = (_models if asked.kind == "models" else _methods)(work)
     for metric in asked.metrics:
         if asked.required and all({"", metric.key} & set(side.refused) for side in work.sides):
-            raise InputError(next(iter(work.sides[0].refused.values())))
+            why = work.sides[0].refused
+            raise InputError(why.get(metric.key, why.get("", "")))
     there = [c for c in columns if any(c.name in row.cells for row in rows)]
     agreement: dict[str, dict[tuple[str, str], Interval]] = {}
     for (shared, one, two), values in work.alike.items():
@@ -79,17 +80,16 @@ def _models(work: Work) -> tuple[list[Column], list[Row]]:
         cells: dict[str, Interval | float] = {"seconds": work.forward[name], **_size(model)}
         cells |= {"accuracy": interval.wilson(int(judged.sum()), len(judged))} if len(judged) else {}
         rows.append(Row(name, cells, {"accuracy": right} if len(judged) else {}))
+    by_method = []
     for k, method in enumerate(asked.methods):
         sides = work.sides[k :: len(asked.methods)]
         tail = f" {method.key}" if several else ""
-        own = [_map_values(work, side) for side in sides]
+        found = [_map_values(work, side) for side in sides]
         rows = [
-            _with(row, {n + tail: v for n, v in found.items()}, asked.seed)
-            for row, found in zip(rows, own, strict=True)
+            _with(row, {n + tail: v for n, v in own.items()}, asked.seed) for row, own in zip(rows, found, strict=True)
         ]
-        columns += [replace(c, name=c.name + tail) for c in _map_columns(work, sides)]
-    order = {c.name: _place(asked, c.name) for c in columns}
-    return sorted(columns, key=lambda c: order[c.name]), rows
+        by_method.append([replace(c, name=c.name + tail) for c in _map_columns(work, sides)])
+    return columns + [column for alike in zip(*by_method, strict=True) for column in alike], rows
 
 
 def _methods(work: Work) -> tuple[list[Column], list[Row]]:
@@ -162,18 +162,6 @@ def _best(work: Work, side: Side) -> int | None:
     held = side.sweep * _counts(work, side.name)[:, None]
     held = held[~np.isnan(held).all(1)]
     return int(np.nanmean(held, 0).argmax()) if len(held) else None
-
-
-def _place(asked: Asked, column: str) -> int:
-    """Columns of one metric stand together, method by method."""
-    names = ["accuracy", "parameters", "MB", "seconds"]
-    for metric in asked.metrics:
-        names += [metric.key, f"best {metric.key}"]
-    names.append("agreement")
-    base = column
-    for method in asked.methods:
-        base = base.removesuffix(f" {method.key}") if base not in names else base
-    return names.index(base)
 
 
 # ---- what counts -----------------------------------------------------------------------------------------
