@@ -1,9 +1,11 @@
-"""A miniature of ImageNet's folders with a small net, to try a recipe in seconds.
+"""Miniatures of the folders that the recipes read, with small nets, to try a recipe in seconds.
 
     python recipes/miniature.py FOLDER
 
-Writes FOLDER/val with three class folders of two pictures each, one coloured disc on noise in each picture, and
-FOLDER/net.py, whose net counts colours. Give them as ``--data FOLDER/val --model FOLDER/net.py:make``.
+Writes FOLDER/val, class folders like those of ImageNet; FOLDER/voc, like VOC 2012; FOLDER/chest_xray and FOLDER/covid,
+like the two X-ray sets: a few pictures each, a disc on noise in each picture. FOLDER/net.py holds the nets: `make`
+counts colours, `animals` does so under the names of VOC, `random`, `two` and `four` have random weights and three, two
+and four outputs. Give them as ``--data FOLDER/val --model FOLDER/net.py:make``.
 """
 
 from __future__ import annotations
@@ -19,34 +21,106 @@ import torch
 from torch import nn
 from whylens import Model, Preprocess
 
+FRAME = Preprocess((56, 56), 64)
 
-def make():
-    """Three classes, red, green and blue: how much of the colour stands out."""
+
+def colours():
+    """Three outputs, red, green and blue: how much of the colour stands out."""
     first, last = nn.Conv2d(3, 3, 5, 2, 2), nn.Linear(3, 3)
     with torch.no_grad():
         first.weight.copy_((torch.eye(3) * 1.5 - 0.5)[:, :, None, None].expand(3, 3, 5, 5) / 25)
         first.bias.fill_(-0.2)
         last.weight.copy_(60 * torch.eye(3))
         last.bias.zero_()
-    net = nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
-    return Model(net.eval(), preprocess=Preprocess((56, 56), 64), classes=["red", "green", "blue"], layer="1")
+    return nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last).eval()
+
+
+def random_net(outputs):
+    """A small net whose weights are random, the same every time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, outputs),
+        ).eval()
+
+
+def make():
+    return Model(colours(), preprocess=FRAME, classes=["red", "green", "blue"], layer="1")
+
+
+def animals():
+    return Model(colours(), preprocess=FRAME, classes=["cat", "dog", "bird"], layer="1")
+
+
+def random():
+    return Model(random_net(3), preprocess=FRAME, classes=["cat", "dog", "bird"], layer="3")
+
+
+def two():
+    return Model(random_net(2), preprocess=FRAME, classes=["NORMAL", "PNEUMONIA"], layer="3")
+
+
+def four():
+    names = ["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"]
+    return Model(random_net(4), preprocess=FRAME, classes=names, layer="3")
 '''
+SIDE = 72
+VOC = {"cat": 8, "dog": 12, "bird": 3}
+"""Classes by their numbers in a mask picture of VOC."""
+
+_BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+_XML = "<annotation><size><width>{0}</width><height>{0}</height></size>{1}</annotation>"
 
 
-def write(folder: Path, *, pictures: int = 2, side: int = 72) -> None:
-    """The folders, the pictures and the net."""
-    rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:side, :side]
+def write(folder: Path, *, pictures: int = 2) -> None:
+    """All folders, their pictures and the nets."""
     for colour, name in enumerate(("n01", "n02", "n03")):
-        (folder / "val" / name).mkdir(parents=True, exist_ok=True)
         for number in range(pictures):
-            photo = rng.integers(80, 120, (side, side, 1)).repeat(3, 2).astype(np.uint8)
-            y, x = rng.integers(24, side - 24, 2)
-            disc = (rows - y) ** 2 + (columns - x) ** 2 < 11**2
-            photo[disc] = 40
-            photo[disc, colour] = 250
-            Image.fromarray(photo).save(folder / "val" / name / f"{number}.png")
+            save(drawn(colour, number)[0], folder / "val" / name / f"{number}.png")
+    for colour, name in enumerate(VOC):
+        for number in range(pictures):
+            write_voc(folder / "voc", name, *drawn(colour, 10 + number), f"2007_{colour:03d}{number:03d}")
+    for kind in ("NORMAL", "PNEUMONIA"):
+        for number in range(3 * pictures):
+            grey = np.asarray(Image.fromarray(drawn(number % 3, 20 + number)[0]).convert("L"))
+            save(grey, folder / "chest_xray" / "test" / kind / f"person{number}.jpeg")
+    for kind in ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"):
+        for number in range(1, 3 * pictures + 1):
+            grey = np.asarray(Image.fromarray(drawn(number % 3, 40 + number)[0]).convert("L"))
+            save(grey, folder / "covid" / kind / "images" / f"{kind}-{number}.png")
+            save(np.zeros_like(grey), folder / "covid" / kind / "masks" / f"{kind}-{number}.png")
     (folder / "net.py").write_text(NET, "utf-8")
+
+
+def drawn(colour: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A disc of one colour on grey noise, and where it is."""
+    rng = np.random.default_rng([seed, colour])
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    photo = rng.integers(80, 120, (SIDE, SIDE, 1)).repeat(3, 2).astype(np.uint8)
+    y, x = rng.integers(24, SIDE - 24, 2)
+    disc = (rows - y) ** 2 + (columns - x) ** 2 < 11**2
+    photo[disc] = 40
+    photo[disc, colour] = 250
+    return photo, disc
+
+
+def write_voc(root: Path, name: str, photo: np.ndarray, disc: np.ndarray, stem: str) -> None:
+    """One image of VOC: the photo, its annotation, its mask by class with a rim of 255."""
+    save(photo, root / "JPEGImages" / f"{stem}.jpg")
+    inside = np.argwhere(disc)
+    (top, left), (bottom, right) = inside.min(0) + 1, inside.max(0) + 1
+    (root / "Annotations").mkdir(parents=True, exist_ok=True)
+    found = f"<object><name>{name}</name>{_BOX.format(left, top, right, bottom)}</object>"
+    (root / "Annotations" / f"{stem}.xml").write_text(_XML.format(SIDE, found), "utf-8")
+    mask = Image.fromarray((disc * VOC[name]).astype(np.uint8), "P")
+    mask.putpalette([v for k in range(256) for v in (k, (k * 7) % 256, (k * 29) % 256)])
+    save(mask, root / "SegmentationClass" / f"{stem}.png")
+
+
+def save(picture: Image.Image | np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(path)
 
 
 if __name__ == "__main__":

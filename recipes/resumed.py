@@ -35,8 +35,12 @@ def opened(options: argparse.Namespace) -> whylens.Model:
 
 
 def drawn(options: argparse.Namespace) -> whylens.Images:
-    """So many images of the folder, drawn by the seed: the first ones of a longer draw stay the same."""
-    images = whylens.load_images(options.data)
+    """So many images of the folder, drawn by the seed."""
+    return drawn_of(whylens.load_images(options.data), options)
+
+
+def drawn_of(images: whylens.Images, options: argparse.Namespace) -> whylens.Images:
+    """So many of the images, drawn by the seed: the first ones of a longer draw stay the same."""
     order = np.random.default_rng(options.seed).permutation(len(images))[: options.images]
     return images.subset([images.ids[i] for i in order])
 

@@ -20,14 +20,14 @@ LAYERS = [
     "preprocess grid layers black_box stages model calls rules excitation target folding engine passes probe"
     " conductance",
     "contract baseline regions residual embedding interval surrogate student inquiry hierarchy scoring penalty optimise"
-    " mask_search augmentation removal imputation overlap similarity randomisation",
+    " mask_search augmentation removal imputation overlap similarity randomisation agreement",
     "methods metrics",
     "collect batches explain trial scores measure zoo testing",
     "run",
     "groups",
     "separation spread right_wrong gap snapshot fixed_set pixel_class record film trainers recorder",
     "view",
-    "output catalogue",
+    "output catalogue comparison compare",
     "demo",
     "cli __main__",
 ]
@@ -36,9 +36,9 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split(
 PUBLIC = [
     "Explanation", "Gap", "Groups", "Images", "InputError", "Maps", "Method", "MethodFacts", "Metric",
     "MetricFacts", "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Record", "Recorder",
-    "Run", "Scores", "Trial", "Values", "WhylensError", "__version__", "audit", "explain", "explain_many",
-    "figure", "gap", "group", "load_images", "load_model", "measure", "open_groups", "open_record", "open_run",
-    "report", "save_model",
+    "Run", "Scores", "Trial", "Values", "WhylensError", "__version__", "audit", "compare", "explain",
+    "explain_many", "figure", "gap", "group", "load_images", "load_model", "measure", "open_groups",
+    "open_record", "open_run", "report", "save_model",
 ]  # fmt: skip
 
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

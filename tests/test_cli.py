@@ -24,7 +24,7 @@ from whylens.output import image_files
 
 Command = Callable[..., Any]
 VERBS = [
-    *("explain", "metrics", "methods", "models", "doctor", "demo"),
+    *("explain", "metrics", "methods", "models", "doctor", "demo", "compare"),
     *("audit", "verify", "measure", "export", "gc", "report"),
     *("group", "gap"),
 ]

@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import whylens
 from whylens import _plugins
@@ -27,7 +30,7 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     recipe("miniature").write(tmp_path / "mini")
     yield tmp_path / "mini"
-    for name in ("miniature", "resumed", "igos_insertion", "cost_table"):
+    for name in ("miniature", "resumed", "igos_insertion", "cost_table", "voc_five_nets", "ax_accuracy"):
         sys.modules.pop(name, None)
 
 
@@ -61,7 +64,7 @@ def test_every_recipe_is_in_the_readme() -> None:
 
 
 def test_the_readme_runs(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make, insertion, cost = commands()
+    make, insertion, cost, *_ = commands()
     assert make == ["python", "recipes/miniature.py", "mini"]
     assert insertion[1] == "recipes/igos_insertion.py"
     recipe("igos_insertion").main([*insertion[2:], *QUICK])
@@ -158,3 +161,163 @@ def test_the_optimisers_at_their_size(mini: Path, method: str, capsys: pytest.Ca
     (row,) = cells(capsys.readouterr().out)
     assert row[1] == f"{method}@7:iterations=2,steps=2"
     assert row[-3] == {"igos": "0.66", "igos_pp": "0.73"}[method]
+
+
+# ---- five nets on VOC ------------------------------------------------------------------------------------------------
+
+
+def voc(mini: Path, *more: str) -> list[str]:
+    return ["--data", str(mini / "voc"), "--models", f"{mini / 'net.py'}:animals,{mini / 'net.py'}:random", *more]
+
+
+def test_five_nets_on_the_miniature(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The net that counts colours is right everywhere and its maps lie on the discs."""
+    (command,) = (c for c in commands() if c[1].endswith("voc_five_nets.py"))
+    recipe("voc_five_nets").main(command[2:])
+    animals, random = cells(capsys.readouterr().out)
+    assert animals[1] == "6/6"
+    assert float(animals[3].split()[0]) > 0.6
+    assert float(animals[4].split()[0]) >= float(animals[3].split()[0])
+    assert int(random[1].split("/")[0]) < 6
+
+
+def test_the_iou_of_the_recipe_is_that_of_the_mask(mini: Path) -> None:
+    """One image by hand: the map at half of its maximum against the palette picture, its rim left out."""
+    module = recipe("voc_five_nets")
+    module.main(voc(mini, "--images", "1", "--threshold", "0.4"))
+    (row, _) = map(json.loads, Path("voc_five_nets.jsonl").read_text("utf-8").splitlines())
+    image = row["key"][2]
+    model = whylens.load_model(f"{mini / 'net.py'}:animals")
+    photo = whylens.load_images(str(mini / "voc" / "JPEGImages" / image))
+    e = whylens.explain(model, photo, method="grad_cam_pp")
+    (place,) = e.placements
+    assert place is not None
+    with Image.open(mini / "voc" / "SegmentationClass" / f"{Path(image).stem}.png") as picture:
+        inside = place.to_frame(torch.from_numpy(np.asarray(picture) > 0))
+    laid = e.at((56, 56))[0, 0]
+    marked = (laid >= 0.4 * laid.max()).float()
+    both = (marked * inside).sum()
+    assert row["values"]["grad_cam_pp"][0] == pytest.approx(float(both / (marked + inside).sum().sub(both)), abs=1e-3)
+
+
+def test_five_nets_go_on(mini: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    module = recipe("voc_five_nets")
+    module.main(voc(mini, "--images", "2"))
+    asked: list[str] = []
+    plain = whylens.explain_many
+    monkeypatch.setattr(whylens, "explain_many", lambda m, i, **more: asked.extend(i.ids) or plain(m, i, **more))
+    module.main(voc(mini, "--images", "3"))
+    assert len(asked) == 2  # one image for each of two nets
+    assert [row[1].split("/")[1] for row in cells(capsys.readouterr().out)[-2:]] == ["3", "3"]
+
+
+def test_what_of_imagenet_is_in_voc() -> None:
+    """Every name is one of torchvision's; ranges begin and end with the right animals."""
+    sys.path.insert(0, str(RECIPES))
+    try:
+        module = recipe("voc_five_nets")
+    finally:
+        sys.path.remove(str(RECIPES))
+    from torchvision.models import ResNet50_Weights
+
+    from whylens.annotations import VOC_NAMES
+
+    classes = ResNet50_Weights.DEFAULT.meta["categories"]
+    assert {*module.IMAGENET, "bird", "person"} == set(VOC_NAMES)
+    for name, known in module.IMAGENET.items():
+        if isinstance(known, tuple):
+            assert set(known) <= set(classes), name
+    assert [classes[k] for k in (151, 268)] == ["Chihuahua", "Mexican hairless"]
+    assert [classes[k] for k in (281, 285)] == ["tabby", "Egyptian cat"]
+    assert [classes[k] for k in (7, 24, 80, 100, 127, 146)] == [
+        *("cock", "great grey owl", "black grouse", "black swan", "white stork", "albatross")
+    ]
+    net = whylens.Model(torch.nn.Identity(), classes=classes)
+    assert module.outputs(net, "sheep") == {classes.index("ram"), classes.index("bighorn")}
+    assert 207 in module.outputs(net, "dog")
+    assert module.outputs(net, "person") == set()
+    for name in ("voc_five_nets", "resumed"):
+        sys.modules.pop(name, None)
+
+
+# ---- accuracy after the map is added ---------------------------------------------------------------------------------
+
+
+def accuracy_after(trial: whylens.Trial, *, mode: str = "add", space: str = "frame") -> whylens.Values:
+    """1 where the net is right once the map is added; the plug-in's plainest form."""
+    h = trial.explanation.at((trial.images.shape[2], trial.images.shape[3]))
+    h = h / h.flatten(1).abs().amax(1).clamp(min=1e-12).view(-1, 1, 1, 1)
+    moved = trial.images + h if mode == "add" else trial.images * h
+    guess = trial.probe.model.predict(moved).argmax(1)
+    return whylens.Values((guess == trial.labels).float())
+
+
+@pytest.fixture
+def six(mini: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The recipe; with a stand-in for its metric where that is not registered."""
+    module = recipe("ax_accuracy")
+    if "accuracy_after" not in _plugins.names("metrics"):
+        plain = whylens.measure
+        own = whylens.MetricFacts(direction="higher", low=0.0, high=1.0)(accuracy_after)
+
+        def measure(*given: object, metric: object, **more: object) -> whylens.Scores:
+            return plain(*given, metric=own if metric == "accuracy_after" else metric, **more)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(whylens, "measure", measure)
+    return module
+
+
+def test_accuracy_on_the_miniatures(mini: Path, six: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [c[2:] for c in commands() if c[1].endswith("ax_accuracy.py")]
+    assert len(asked) == 3
+    for command, (paper, count) in zip(asked, ((0.722, 6), (0.628, 12), (0.865, 8)), strict=True):
+        six.main(command)
+        rows = cells(capsys.readouterr().out)
+        table, gap = [r for r in rows if len(r) < 5], [r for r in rows if len(r) == 7 and r[0] in six.METHODS]
+        assert [row[0] for row in table] == ["none", *six.METHODS]
+        assert float(table[0][1]) == paper
+        assert {sum(map(int, row[-2:])) for row in gap} == {count}
+
+
+def test_the_colours_are_right_before_and_after(
+    mini: Path, six: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A net that counts colours is right, and stays so when the map, in the colours' places, is added."""
+    six.main(["--data", str(mini / "val"), "--model", f"{mini / 'net.py'}:make"])
+    rows = {row[0]: row for row in cells(capsys.readouterr().out) if len(row) == 3}
+    assert rows["none"][2].split()[0] == "1.000"
+    assert rows["input_x_gradient"][2].split()[0] == "1.000"
+
+
+def test_covid_takes_every_third_image_and_no_masks(mini: Path, six: ModuleType) -> None:
+    six.main(["--data", str(mini / "covid"), "--layout", "covid", "--model", f"{mini / 'net.py'}:four"])
+    rows = map(json.loads, Path("ax_accuracy.jsonl").read_text("utf-8").splitlines())
+    assert {row["key"][2] for row in rows} == {
+        f"{kind}/images/{kind}-{k}.png"
+        for kind in ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
+        for k in (3, 6)
+    }
+
+
+def test_labels_are_names_or_places(mini: Path, six: ModuleType) -> None:
+    net = whylens.Model(torch.nn.Identity(), classes=["PNEUMONIA", "NORMAL"])
+    assert six.numbers(["NORMAL", "PNEUMONIA"], net) == [1, 0]
+    assert six.numbers(["n02", "n01", "n02"], net) == [1, 0, 1]
+    with pytest.raises(SystemExit, match="3 class folders, but 2 outputs"):
+        six.numbers(["n01", "n02", "n03"], net)
+
+
+def test_the_gap_by_hand(mini: Path, six: ModuleType) -> None:
+    resumed = recipe("resumed")
+    known = resumed.Kept(Path("kept.jsonl"), "net")
+    for image, before, co in (("a", 1, 3.0), ("b", 1, 5.0), ("c", 0, 4.0), ("d", 0, 1.0), ("e", 1, float("nan"))):
+        known.add("add frame ", image, values={name: [before, 1.0, co] for name in six.METHODS})
+    options = resumed.parser("", images=5, out="kept.jsonl").parse_args(["--data", "val"])
+    options.modes, options.space, options.layer, options.layout, options.net = "add", "frame", "", "imagenet", "alexnet"
+    row = list(six.gap_table(options, list("abcde"), known))[2].strip("| ").split(" | ")
+    assert row[:4] == ["saliency", "add", "4", "2.5"]
+    assert row[4].startswith("0.750 [")  # of four pairs three
+    assert row[5:] == ["2", "2"]
+    table = [line.strip("| ").split(" | ") for line in six.accuracy_table(options, list("abcde"), known)][2:]
+    assert table[0][1:] == ["0.551", "0.600 [0.200, 1.000]"]
+    assert [row[1] for row in table[1:]] == ["0.530", "0.347", "0.542", "0.364", "0.484", "0.407"]

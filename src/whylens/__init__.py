@@ -37,6 +37,7 @@ _HOME = {
     "Values": "contract",
     "WhylensError": "errors",
     "audit": "run.audit",
+    "compare": "compare",
     "explain": "explain",
     "explain_many": "explain",
     "figure": "figure",
@@ -56,6 +57,7 @@ __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - strings all of them, tested
 
 if TYPE_CHECKING:
     from ._check import Range as Range
+    from .compare import compare as compare
     from .contract import Maps as Maps
     from .contract import Method as Method
     from .contract import MethodFacts as MethodFacts

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Protocol
@@ -200,6 +200,18 @@ class Images:
         if any(isinstance(row.entry, DatasetEntry) for row in self._rows):
             workers = 1
         return self._streamed(workers or min(8, os.cpu_count() or 1), ahead)
+
+    def decoded(self, failures: dict[str, str]) -> Images:
+        """The same images with their photos in memory; those that cannot be read become `failures` and are left out."""
+        photos = {}
+        for photo in self.stream():
+            if isinstance(photo, Unreadable):
+                failures[photo.id] = photo.reason
+            else:
+                photos[photo.id] = photo
+        kept = self.subset(list(photos))
+        rows = tuple(replace(row, entry=HeldEntry(photos[row.id])) for row in kept._rows)
+        return replace(kept, _rows=rows, _labels=tuple(photo.label for photo in photos.values()))
 
     def mask(self, i: int, *, of: Label = None) -> Mask | None:
         """Where class `of` is in image `i`; None where nothing is annotated.

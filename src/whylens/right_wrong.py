@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from ._files import prepare_folder, write_atomic
 from .errors import InputError, no_such
-from .interval import Interval, wilson
+from .interval import Interval, plain, wilson
 from .separation import FEWEST, Separation
 
 if TYPE_CHECKING:

@@ -7,19 +7,22 @@ from torch import nn
 CLASSES = 8
 
 
-def make() -> nn.Module:
-    """Five convolutions down to a grid of 8 x 8 cells for frames of 64 x 64, their mean, one linear head."""
+def make(width: int = 16) -> nn.Module:
+    """Five convolutions down to a grid of 8 x 8 cells for frames of 64 x 64, their mean, one linear head.
+
+    `width` is the first convolution's channels.
+    """
     return nn.Sequential(
-        *_stage(3, 16, stride=2),
-        *_stage(16, 32),
+        *_stage(3, width, stride=2),
+        *_stage(width, 2 * width),
         nn.MaxPool2d(2),
-        *_stage(32, 64),
+        *_stage(2 * width, 4 * width),
         nn.MaxPool2d(2),
-        *_stage(64, 64),
-        *_stage(64, 64),
+        *_stage(4 * width, 4 * width),
+        *_stage(4 * width, 4 * width),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(64, CLASSES),
+        nn.Linear(4 * width, CLASSES),
     ).eval()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -64,18 +64,32 @@ def fit(
         return load_model(folder)
 
 
-def learn(pixels: Tensor, labels: Tensor, *, seed: int = 0, epochs: int = EPOCHS, progress: bool = False) -> nn.Module:
-    """The small net trained on pixels ``(N, 3, 64, 64)`` uint8 and class numbers ``(N,)``, in evaluation mode."""
+def learn(
+    pixels: Tensor,
+    labels: Tensor,
+    *,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    width: int = 16,
+    change: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    progress: bool = False,
+) -> nn.Module:
+    """The small net trained on pixels ``(N, 3, 64, 64)`` uint8 and class numbers ``(N,)``, in evaluation mode.
+
+    `width` is as in `net.make`; `change` alters the frames of a batch, ``(B, 3, 64, 64)`` in [0, 1], before each step.
+    """
     rng = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = net_file.make().train().to(memory_format=torch.channels_last)
+        net = net_file.make(width).train().to(memory_format=torch.channels_last)
     steps = epochs * max(1, len(pixels) // BATCH)
     with own_precision(net), torch.enable_grad(), progress_line(total=steps, label="fit", show=progress) as done:
         optimiser = torch.optim.AdamW(net.parameters(), RATE, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps, pct_start=0.25)
         for rows in _batches(len(pixels), epochs, rng):
-            frames = PREPROCESS.normalise(pixels[rows].float() / 255).contiguous(memory_format=torch.channels_last)
+            frames = pixels[rows].float() / 255
+            frames = frames if change is None else change(frames, rng)
+            frames = PREPROCESS.normalise(frames).contiguous(memory_format=torch.channels_last)
             loss = F.cross_entropy(net(frames), labels[rows])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

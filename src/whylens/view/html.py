@@ -47,20 +47,31 @@ th{text-align:right;padding:.15rem .4rem;font-weight:600}th:first-child{text-ali
 table{border-collapse:collapse;width:100%;margin:.4rem 0 .8rem}
 td{text-align:left;padding:.15rem .4rem;border-bottom:1px solid var(--line)}
 td+td{text-align:right;font-variant-numeric:tabular-nums}
+.sortable td{text-align:right;font-variant-numeric:tabular-nums}
+tbody th{font-weight:400;border-bottom:1px solid var(--line)}
+.whole img{max-height:none}
+th button{all:unset;cursor:pointer}th button:focus-visible{outline:2px solid}
+[aria-sort=ascending] button::after{content:" ▲"}[aria-sort=descending] button::after{content:" ▼"}
 footer{border-top:1px solid var(--line);padding-top:1.2rem;font-size:.9rem}
 """
 
 
+def document(title: str, header: str, main: str, footer: str, *, script: str = "") -> str:
+    """A document whose parts are HTML already and whose title is text; nothing but this `script` can run in it."""
+    policy = f"{_POLICY}; style-src 'unsafe-inline'" + (f"; script-src {_hash(script)}" if script else "")
+    last = f"<script>{script}</script>" if script else ""
+    return _document(title, header, main, footer + last, _STYLE, policy)
+
+
 def write_document(path: str | os.PathLike[str], title: str, header: str, main: str, footer: str) -> Path:
-    """Write the file, complete before it has its name; the parts are HTML already, the title is text.
+    """Write a `document` without a script, complete before it has its name.
 
     Raises InputError where the file cannot be written.
     """
-    html = _document(title, header, main, footer, _STYLE, f"{_POLICY}; style-src 'unsafe-inline'")
     file = Path(path)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, html.encode())
+        write_atomic(file, document(title, header, main, footer).encode())
     except OSError as error:
         raise InputError(f"Cannot write '{file}': {error.strerror or error}.") from None
     return file
