@@ -19,10 +19,9 @@ import whylens
 from whylens import InputError, Maps, MethodFacts, Model, Preprocess, Probe, Recorder, explain, load_images, open_record
 from whylens import recorder as module
 from whylens.errors import DamageError
-from whylens.fixed_set import iou_of
 from whylens.record import _change, settled
 from whylens.run.plan import sealed, unsealed
-from whylens.snapshot import FIXED, THRESHOLDS, Snapshot
+from whylens.snapshot import FIXED, Snapshot
 
 SIZE, COUNT = 24, 6
 PLAIN = Preprocess((SIZE, SIZE), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
@@ -129,7 +128,7 @@ def alone(images: whylens.Images) -> dict[str, Any]:
     return trained(images, None)
 
 
-@pytest.mark.parametrize("method", ["grad_cam", "saliency", "rise:samples=8", drawing], ids=str)
+@pytest.mark.parametrize("method", ["grad_cam", "saliency", "rise:samples=8", drawing], ids=["grad_cam", "saliency", "rise", "drawing"])
 def test_a_training_ends_bitwise_the_same(
     images: whylens.Images, alone: dict[str, Any], tmp_path: Path, method: Any
 ) -> None:
@@ -241,24 +240,17 @@ def test_values_are_those_of_explain_and_measure(watched: Recorder, images: whyl
     torch.testing.assert_close(held.scores, e.scores)
     focus = whylens.measure(watched.model, images, e, metric="energy_inside")
     torch.testing.assert_close(held.focus, focus.values)
+    cut = whylens.measure(watched.model, images, e, metric="iou", params={"threshold": 0.5})
+    torch.testing.assert_close(held.iou[:, FIXED], cut.values)
+    torch.testing.assert_close(held.iou, cut.curve)
     guesses = watched.model.predict(watched.set.frames)
     assert held.predictions.tolist() == guesses.argmax(1).tolist()
     torch.testing.assert_close(held.probabilities, guesses.amax(1))
     assert held.correct.tolist() == [float(g == k) for g, k in zip(guesses.argmax(1).tolist(), labels, strict=True)]
 
 
-def test_iou_and_change_worked_by_hand() -> None:
-    """A map of 4 cells whose cuts at 0.5 are the left half; the object is the left quarter: 1/2."""
+def test_change_worked_by_hand() -> None:
     maps = torch.tensor([[1.0, 0.6], [1.0, 0.2]]).view(1, 1, 2, 2)
-    frame = SimpleNamespace(pixels=torch.zeros(1, 2, 2, dtype=torch.uint8), has_object=lambda: torch.tensor([True]))
-    frame.pixels[0, :, 0] = 1
-    found = iou_of(maps, frame)  # type: ignore[arg-type]
-    assert found[0, THRESHOLDS.tolist().index(0.5)] == pytest.approx(2 / 3)  # three cells reach 0.5, two are the object
-    assert found[0, -1] == 1  # at 0.95 the left column alone
-    assert found[0, 1] == 0.5  # at 0.1 all four
-    frame.pixels[0, 0, 1] = 2  # what is ignored counts on neither side
-    assert iou_of(maps, frame)[0, FIXED] == 1  # type: ignore[arg-type]
-    assert bool(iou_of(-maps, frame).isnan().all())  # type: ignore[arg-type]
     two = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).view(1, 1, 2, 2)
     cosine = 1 / (1 + 0.36 + 1 + 0.04) ** 0.5
     assert float(_change(maps, two)) == pytest.approx(1 - cosine)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - the field's name
 from torch import Tensor
 
 from .batches import Frames, batched
@@ -86,16 +85,6 @@ def eight_bit(frames: Tensor) -> Tensor:
     return (shown * 255).round().to(torch.uint8)
 
 
-def iou_of(maps: Tensor, held: FixedSet) -> Tensor:
-    """IoU ``(N, T)`` of the object and where the enlarged map reaches each share of its maximum; NaN without mask."""
-    size = held.pixels.shape[1:]
-    laid = F.interpolate(maps.double().sum(1, keepdim=True), size=size, mode="bilinear", align_corners=False)[:, 0]
-    highest = laid.flatten(1).amax(1)
-    region = laid[:, None] >= THRESHOLDS.view(1, -1, 1, 1) * highest.view(-1, 1, 1, 1)
-    found = _ratio(region & (held.pixels != IGNORED)[:, None], (held.pixels == OBJECT)[:, None])
-    return found.masked_fill(((highest <= 0) | ~held.has_object())[:, None], torch.nan).float()
-
-
 def overlap_of(region: Tensor, held: FixedSet) -> Tensor:
     """IoU ``(N,)`` of a predicted region ``(N, H, W)`` and the object; NaN without mask."""
     found = _ratio(region & (held.pixels != IGNORED), held.pixels == OBJECT)
@@ -106,7 +95,11 @@ def _ratio(one: Tensor, two: Tensor) -> Tensor:
     return (one & two).sum((-2, -1)).double() / (one | two).sum((-2, -1))
 
 
-def focus_of(model: Model, e: Explanation, held: FixedSet) -> Tensor:
-    """Share ``(N,)`` of each map's mass on the object: the metric `energy_inside`."""
+def on_object(model: Model, e: Explanation, held: FixedSet) -> tuple[Tensor, Tensor]:
+    """How maps lie on the masks: IoU ``(N, T)`` at `THRESHOLDS` (the curve of `iou`) and `energy_inside` ``(N,)``."""
     trial = trial_of(model, held.images, e, held.frames, masks=held.masks, labels=[None] * len(held.ids))
-    return score_batch(Metric("energy_inside"), trial, seed=0).values
+    cut = score_batch(Metric("iou"), trial, seed=0)
+    curve = torch.full((len(held.ids), len(THRESHOLDS)), torch.nan) if cut.curve is None else cut.curve
+    return curve.masked_fill(~held.has_object()[:, None], torch.nan), score_batch(
+        Metric("energy_inside"), trial, seed=0
+    ).values

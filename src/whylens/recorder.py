@@ -22,7 +22,7 @@ from .batches import Batches
 from .contract import Method
 from .errors import InputError
 from .explain import Request, jobs_for
-from .fixed_set import FixedSet, eight_bit, focus_of, iou_of, overlap_of
+from .fixed_set import FixedSet, eight_bit, on_object, overlap_of
 from .model import Model
 from .pixel_class import PixelClass, predicted_pixels
 from .probe import score_kind
@@ -156,6 +156,7 @@ class Recorder:
             overlap = overlap_of(predicted == self.target.index, held)
             e = replace(e, targets=torch.full_like(e.targets, self.target.index))
         correct = (predictions == held.labels).float()
+        iou, focus = on_object(model, e, held)
         return Snapshot(
             epoch=epoch,
             maps=_pooled(e.maps),
@@ -164,8 +165,8 @@ class Recorder:
             probabilities=sure,
             scores=e.scores,
             correct=correct.masked_fill((held.labels < 0) | (predictions < 0), torch.nan),
-            iou=iou_of(e.maps, held),
-            focus=focus_of(model, e, held),
+            iou=iou,
+            focus=focus,
             checks=e.checks,
             seconds=0.0,
             predicted=predicted,

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import DamageError
+from .metrics.iou import LEVELS
 
-THRESHOLDS = torch.arange(5, 100, 5, dtype=torch.float64) / 100
+THRESHOLDS = LEVELS
 """Shares of a map's maximum, 0.05 to 0.95, at which it is cut for its IoU with the mask."""
 
 FIXED = 9
