@@ -128,7 +128,9 @@ def alone(images: whylens.Images) -> dict[str, Any]:
     return trained(images, None)
 
 
-@pytest.mark.parametrize("method", ["grad_cam", "saliency", "rise:samples=8", drawing], ids=["grad_cam", "saliency", "rise", "drawing"])
+@pytest.mark.parametrize(
+    "method", ["grad_cam", "saliency", "rise:samples=8", drawing], ids=["grad_cam", "saliency", "rise", "drawing"]
+)
 def test_a_training_ends_bitwise_the_same(
     images: whylens.Images, alone: dict[str, Any], tmp_path: Path, method: Any
 ) -> None:
