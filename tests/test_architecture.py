@@ -21,9 +21,10 @@ LAYERS = [
     " conductance",
     "contract baseline regions residual embedding interval surrogate student inquiry hierarchy scoring penalty optimise"
     " mask_search",
-    "methods metrics",
-    "collect batches explain trial scores measure zoo testing",
+    "methods metrics structured",
+    "collect batches explain trial scores measure zoo testing attention attention_figure graph",
     "run",
+    "study study_summary",
     "view",
     "output catalogue",
     "demo",
@@ -32,10 +33,10 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 
 PUBLIC = [
-    "Explanation", "Images", "InputError", "Maps", "Method", "MethodFacts", "Metric", "MetricFacts",
+    "AttentionGraph", "Explanation", "Images", "InputError", "Maps", "Method", "MethodFacts", "Metric", "MetricFacts",
     "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Run", "Scores", "Trial", "Values",
-    "WhylensError", "__version__", "audit", "explain", "explain_many", "figure", "load_images", "load_model",
-    "measure", "open_run", "report", "save_model",
+    "WhylensError", "__version__", "attention_graph", "audit", "explain", "explain_many", "figure", "load_images",
+    "load_model", "measure", "open_run", "report", "save_model",
 ]  # fmt: skip
 
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

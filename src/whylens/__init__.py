@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "AttentionGraph": "attention",
     "Explanation": "explanation",
     "Images": "images",
     "InputError": "errors",
@@ -32,6 +33,7 @@ _HOME = {
     "Trial": "contract",
     "Values": "contract",
     "WhylensError": "errors",
+    "attention_graph": "graph",
     "audit": "run.audit",
     "explain": "explain",
     "explain_many": "explain",
@@ -48,6 +50,7 @@ __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - strings all of them, tested
 
 if TYPE_CHECKING:
     from ._check import Range as Range
+    from .attention import AttentionGraph as AttentionGraph
     from .contract import Maps as Maps
     from .contract import Method as Method
     from .contract import MethodFacts as MethodFacts
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
     from .explain import explain_many as explain_many
     from .explanation import Explanation as Explanation
     from .figure import figure as figure
+    from .graph import attention_graph as attention_graph
     from .images import Images as Images
     from .measure import measure as measure
     from .model import Model as Model

@@ -14,6 +14,7 @@ import typer
 from ..errors import WhylensError, kind_and_line
 from . import about as about
 from . import explain as explain
+from . import graph as graph
 from . import runs as runs
 from .app import app as app
 
