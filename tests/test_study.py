@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -84,17 +85,17 @@ def test_what_a_ranking_needs_by_hand(photos: Path, tmp_path: Path) -> None:
 def test_a_stopped_study_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(photos, tmp_path / "whole")
     out, asked = tmp_path / "stopped", []
-    from whylens import study as module
+    module = importlib.import_module("whylens.study")
 
-    plain = module.search
+    plain = module.sufficient
 
-    def stops(probe: Any, *more: Any) -> Any:
+    def stops(probe: Any, **more: Any) -> Any:
         asked.append(probe)
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return plain(probe, *more)
+        return plain(probe, **more)
 
-    monkeypatch.setattr(module, "search", stops)
+    monkeypatch.setattr(module, "sufficient", stops)
     with pytest.raises(KeyboardInterrupt):
         run(photos, out)
     assert [row["key"] for row in open_study(out).rows] == ["0.png", "1.png"]

@@ -49,10 +49,10 @@ def graph_figure(graph: AttentionGraph, *, most: int = 6) -> tuple[Figure, Axes]
     for node, (left, down) in places.items():
         axes = page.node(graph.nodes[node], left, down)
         first = first or axes
-    for (size, row), left_out in zip(shown.items(), _left_out(graph, shown), strict=True):
+    for row, left_out in zip(shown.values(), _left_out(graph, shown), strict=True):
         if left_out:
             left, down = places[row[-1]]
-            page.write(f"+{left_out} more of {size}", left, down + tall + 0.36, Text("", 7, GREY))
+            page.write(f"+{left_out} more", left + _SIDE, down + tall + 0.05, Text("", 7, GREY), "right")
     return page.figure, first or page.figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[])
 
 

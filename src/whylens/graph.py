@@ -77,7 +77,8 @@ def attention_graph(
         raise InputError(f"attention_graph: give one image. Got {len(images)}. Take them one by one.")
     photo = images[0]
     probe = probe_of(model, photo, targets.read(target, model, 1), 0)
-    found = search(probe, read_guide(guide, model, settings), settings)
+    method = read_guide(guide, model, settings)
+    found = sufficient(probe, guide=None if method is None else maps_of(probe, method, seed), **settings)[0]
     apart = diverse(found.sets, found.scores, by_overlap(overlap))
     with found.score.held():
         grown = grow(found.score, [found.sets[k] for k in apart], least=expand * found.full, most=max_nodes)
@@ -137,12 +138,6 @@ def maps_of(probe: Probe, method: Method, seed: int) -> Tensor:
         given = method.function(probe.at(method.layer), **method.checked_params(seed))
         result = given if isinstance(given, Maps) else Maps(given)
         return finished(method.key, result, probe.score.float().cpu())[0]
-
-
-def search(probe: Probe, guide: Method | None, settings: Mapping[str, Any]) -> Sufficient:
-    """The sufficient sets of the probe's one image."""
-    maps = None if guide is None else maps_of(probe, guide, settings["seed"])
-    return sufficient(probe, guide=maps, **settings)[0]
 
 
 # ---- inside --------------------------------------------------------------------------------------------------

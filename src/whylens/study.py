@@ -24,17 +24,16 @@ from ._progress import track
 from .contract import Method
 from .errors import InputError, WhylensError, kind_and_line
 from .explain import Request
-from .graph import GUIDE, maps_of, probe_of, read_guide, search, search_settings
+from .graph import GUIDE, maps_of, probe_of, read_guide, search_settings
 from .images import Images, Photo, Unreadable
 from .model import Model
-from .probe import Probe
 from .run.plan import image_table, images_hash, is_sealed, sealed, unsealed
 from .run.reopen import describe, words
 from .scoring import ranks
 from .sources import load_images
 from .structured.diverse import counts
 from .structured.sets import bitmask
-from .structured.sufficient import Sufficient
+from .structured.sufficient import Sufficient, sufficient
 from .target import Target
 
 log = logging.getLogger("whylens")
@@ -191,10 +190,11 @@ class _One:
 
     def _found(self, position: int, photo: Photo) -> dict[str, Any]:
         probe = probe_of(self.model, photo, self.target, position)
-        found = search(probe, self.guide, self.settings)
+        maps = {name: maps_of(probe, method, self.settings["seed"]) for name, method in self.rankings.items()}
+        found = sufficient(probe, guide=None if self.guide is None else maps[self.guide.key], **self.settings)[0]
         cost = {"asked": found.score.asked, "scored": found.score.scored}
         with found.score.held():
-            needed = {name: self._needed(probe, found, method) for name, method in self.rankings.items()}
+            needed = {name: self._needed(found, own) for name, own in maps.items()}
         index = -1 if probe.index is None else int(probe.index[0])
         return {
             "target": index,
@@ -213,16 +213,15 @@ class _One:
             **cost,
         }
 
-    def _needed(self, probe: Probe, found: Sufficient, method: Method) -> int:
-        """How many regions a method ranks highest must be shown until they are enough."""
-        values = found.units.values(maps_of(probe, method, self.settings["seed"]))
-        places = ranks(values[None], self.settings["seed"])[0].argsort().tolist()
-        prefixes = [bitmask(places[:count], len(places)) for count in range(len(places) + 1)]
+    def _needed(self, found: Sufficient, maps: Tensor) -> int:
+        """How many regions that a map ranks highest must be shown until they are enough."""
+        order = ranks(found.units.values(maps)[None], self.settings["seed"])[0].argsort().tolist()
+        prefixes = [bitmask(order[:count], len(order)) for count in range(len(order) + 1)]
         for start in range(0, len(prefixes), _TOGETHER):
             for count, score in enumerate(found.score(prefixes[start : start + _TOGETHER]), start):
                 if score > found.threshold * found.full:
                     return count
-        return len(places)
+        return len(order)
 
 
 # ---- the folder ----------------------------------------------------------------------------------------------
