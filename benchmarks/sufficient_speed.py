@@ -33,6 +33,7 @@ from whylens.passes import Passes
 from whylens.probe import Probe
 from whylens.structured.dag import Grown, grow
 from whylens.structured.diverse import by_overlap, diverse
+from whylens.structured.sets import Scored, children
 from whylens.structured.sufficient import Sufficient, sufficient
 
 NODES, EXPAND = 200, 0.4
@@ -69,6 +70,45 @@ def peer(plain: Plain, frame: Tensor, sets: list[int], grid: int) -> list[Tensor
     return found
 
 
+def described(score: Scored, order: list[int], least: float, settings: dict[str, Any]) -> list[int]:
+    """Every mask that the search asks for as its authors describe it, in its order; none is remembered.
+
+    All successors of a level are scored; what is enough loses patches one after another as long as it stays enough;
+    the best of the rest are the next beam. It ends after the level that has more than the wanted number of sets.
+    """
+    asked: list[int] = []
+
+    def ask(members: int) -> float:
+        asked.append(members)
+        return score([members])[0]
+
+    frontier, roots = [0], set[int]()
+    for _ in order:
+        new = [m | 1 << k for m in frontier for k in [k for k in order if not m >> k & 1][: settings["candidates"]]]
+        scores = [(ask(members), members) for members in new]
+        frontier = []
+        for value, members in sorted(scores, reverse=True):
+            if value > least:
+                roots.add(shrunk(members, ask, least))
+            elif len(frontier) < settings["beam"]:
+                frontier.append(members)
+        if len(roots) > settings["max_sets"] or not frontier:
+            break
+    return asked
+
+
+def shrunk(members: int, ask: Callable[[int], float], least: float) -> int:
+    """The set without every patch that can go, tried one after another until none can."""
+    again = True
+    while again:
+        again = False
+        for child in children(members):
+            if ask(child) > least:
+                members, again = child, True
+                break
+    return members
+
+
 def row(photo: str, options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     model, frame = opened(photo)
     settings = search_settings({"grid": options.grid, "baseline": "black", "edges": "soft"}, {}, "benchmark")
@@ -81,6 +121,10 @@ def row(photo: str, options: argparse.Namespace, clock: Clock) -> dict[str, Any]
     found, grown = ours(probe, maps, settings)
     distinct = list(found.score.known)
     asked = list(islice(cycle(distinct), found.score.asked))
+    graph = len(grown.edges) + sum(members in found.sets for members in grown.sets)
+    again = found.units.scored(probe, found.baseline)
+    order = found.units.values(maps).argsort(descending=True, stable=True).tolist()
+    published = described(again, order, found.threshold * found.full, settings) + asked[:graph]
     nets = ladder(model, frame)
     whole = peer(best_size(nets["float32"], frame, [4]), frame, distinct[:64], options.grid)
     theirs = torch.cat(whole)[:, int(target)]
@@ -93,6 +137,7 @@ def row(photo: str, options: argparse.Namespace, clock: Clock) -> dict[str, Any]
 
     runs = {
         "one plain call per mask asked": plainly(one["float32"], asked),
+        "one plain call per mask of the search as described": plainly(one["float32"], published),
         "one plain call per distinct mask": plainly(one["float32"], distinct),
         "channels last, folded, per mask asked": plainly(one["channels last, folded"], asked),
         f"channels last, folded, distinct, {batch.size} a call": plainly(batch, distinct),
@@ -108,11 +153,15 @@ def row(photo: str, options: argparse.Namespace, clock: Clock) -> dict[str, Any]
         "repeats": options.repeats,
         "masks asked": found.score.asked,
         "masks scored": found.score.scored,
+        "masks asked by the search as described, and our graph": len(published),
         "share not scored again": round(1 - found.score.scored / found.score.asked, 3),
         "sets": len(found.sets),
         "nodes": len(grown.sets),
         "seconds": rounded(seconds),
-        "times as fast as one plain call per mask (bar 5, aim 10)": round(next(iter(median.values())) / mine, 2),
+        "times as fast as one plain call per mask (bar 5, aim 10)": {
+            "ours": round(median["one plain call per mask asked"] / mine, 2),
+            "as described": round(median["one plain call per mask of the search as described"] / mine, 2),
+        },
         "times as fast as the plain program in our layout, folded, each mask once, in batches": round(
             median[f"channels last, folded, distinct, {batch.size} a call"] / mine, 2
         ),
