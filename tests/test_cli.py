@@ -25,7 +25,7 @@ from whylens.output import image_files
 Command = Callable[..., Any]
 VERBS = [
     *("explain", "metrics", "methods", "models", "doctor", "demo"),
-    *("audit", "verify", "measure", "export", "gc", "report"),
+    *("graph", "audit", "verify", "measure", "export", "gc", "report"),
 ]
 METHODS = ["grad_cam", "integrated-gradients:steps=4"]
 LABELS = ["grad_cam", "integrated_gradients:steps=4"]
