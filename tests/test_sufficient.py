@@ -215,12 +215,20 @@ def test_the_search_says_why_it_ended() -> None:
         assert len(found) <= 1 or stop == "max_scores"
 
 
-def test_pruning_takes_the_removal_that_leaves_most() -> None:
+def test_pruning_takes_the_removals_that_leave_most() -> None:
     left = {0b111: 0.9, 0b110: 0.8, 0b101: 0.85, 0b011: 0.7, 0b100: 0.75, 0b001: 0.6, 0b010: 0.1, 0b000: 0.0}
     score = Scored(lambda sets: [left[m] for m in sets])
     assert pruned(score, [0b111], 0.5) == [0b100]
     assert pruned(score, [0b111, 0b011], 0.65) == [0b100, 0b011]
     assert pruned(score, [0b111], 0.95) == [0b111]
+    assert pruned(score, [0b111], 0.78) == [0b101]  # two could go alone, but not together
+
+
+def test_pruning_many_units_costs_few_scores() -> None:
+    """Of 40 units two are needed: 40 single removals, all that can go at once, and the last two removals."""
+    score = Scored(lambda sets: [1.0 if m & 0b11 == 0b11 else 0.0 for m in sets])
+    assert pruned(score, [2**40 - 1], 0.5) == [0b11]
+    assert score.scored == 40 + 6 + 2
 
 
 # ---- on models -----------------------------------------------------------------------------------------------------

@@ -58,7 +58,8 @@ def graph(
     as_json: AsJson = False,
 ) -> None:
     """In how many ways a photo is enough for its class, and what each loses with every part: JSON, picture, page."""
-    from ..graph import GUIDE
+    from .._check import checked
+    from ..graph import GUIDE, attention_graph
     from ..sources import load_images
 
     draws, params = read_seed(seed), dict(_pair(word) for word in param or ())
@@ -69,9 +70,6 @@ def graph(
         params = {"grid": grid, "baseline": baseline, **params}
         _study(opened, images, out, method or ["grad_cam"], params, search, as_json)
         return
-    from .._check import checked
-    from ..graph import attention_graph
-
     given = {"grid": grid, "baseline": baseline, "overlap": overlap, "expand": expand, "max_nodes": max_nodes}
     read = checked(attention_graph, given, "graph")
     own = {name: read[name] for name in given}
@@ -135,7 +133,7 @@ def _study(
     made = run_study(model, images, out=out, methods=methods, params=params, progress=watched(as_json), **search)
     written = made.write(out / "tables")
     words = [str(made), f"Written to {out / 'tables'}: " + ", ".join(written)]
-    words.append(f"Open it in Python: whylens.study.open_study({str(out)!r})")
+    words.append(f"Open it in Python: from whylens.study import open_study; open_study({str(out)!r})")
     say({"folder": str(out), "written": written, **made.summary()}, as_json, "\n".join(words))
     if made.failures:
         raise typer.Exit(SOME_FAILED)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from typing import Annotated, Literal
 
 from torch import Tensor
@@ -79,10 +81,10 @@ def sufficient(
     them every unit is tried. `baseline` fills what is hidden.
 
     The beam search starts with nothing shown. Each level adds to each of `beam` sets one of the `candidates` units that
-    the guide ranks highest; all that is new is scored in one call. What is enough loses units again, of all single
-    removals the one that leaves most, until none is left that could go; the best of the rest is the next beam. It ends
-    with `max_sets` sets, when no set is left, or when `max_scores` were computed, beyond which no level and no removal
-    is begun. "exhaustive" scores every set, of at most 16 units.
+    the guide ranks highest; all that is new is scored in one call. What is enough loses units again, those first whose
+    removal leaves most, until none is left that could go; the best of the rest are the next beam. It ends with
+    `max_sets` sets, when no set is left, or when `max_scores` were computed, beyond which no level and no removal is
+    begun. "exhaustive" scores every set, of at most 16 units.
 
     Raises InputError where a score is not above 0: no share of it can be kept.
 
@@ -188,22 +190,35 @@ def beam_search(
 
 
 def pruned(score: Scored, sets: Sequence[int], threshold: float) -> list[int]:
-    """Each set without the units that could go, of all single removals always the one that leaves the highest score.
+    """Each set without the units that could go, those first whose removal leaves most.
 
-    One removal of all sets is scored in one call.
+    A round scores every single removal of all sets in one call. Of the units that could go alone it then takes all, or
+    the better half of them, or the better half of these, ...: the most that can go together. A set ends when none of
+    its units can go.
     """
     made = list(sets)
     open_ = [i for i, members in enumerate(made) if members]
     while open_:
         score([child for i in open_ for child in children(made[i])])
-        going = []
+        tries = {i: _fewer(made[i], score, threshold) for i in open_}
+        score([members for own in tries.values() for members in own])
+        open_ = [i for i, own in tries.items() if own]
         for i in open_:
-            best = max(children(made[i]), key=lambda members: (score.known[members], -members))
-            if score.known[best] > threshold:
-                made[i] = best
-                going.append(i)
-        open_ = [i for i in going if made[i]]
+            made[i] = next(members for members in tries[i] if score.known[members] > threshold)
     return made
+
+
+def _fewer(members: int, score: Scored, threshold: float) -> list[int]:
+    """The set without all units that could go alone, without the better half of them, ..., without the best one."""
+    going = [child for child in children(members) if score.known[child] > threshold]
+    going.sort(key=lambda child: (-score.known[child], child))
+    tries, count = [], len(going)
+    while going:
+        tries.append(reduce(and_, going[:count]))
+        if count == 1:
+            break
+        count = -(-count // 2)
+    return tries
 
 
 def _next(members: int, order: Sequence[int], candidates: int | None) -> list[int]:
