@@ -21,10 +21,11 @@ LAYERS = [
     " conductance",
     "contract baseline regions residual embedding interval surrogate student inquiry hierarchy scoring penalty optimise"
     " mask_search augmentation removal imputation overlap similarity randomisation agreement",
-    "methods metrics",
-    "collect batches explain trial scores measure zoo testing",
+    "methods metrics structured",
+    "collect batches explain trial scores measure zoo testing attention attention_figure graph",
     "run",
     "groups",
+    "study study_summary",
     "separation spread right_wrong gap snapshot fixed_set pixel_class record film trainers recorder",
     "view",
     "output catalogue comparison compare",
@@ -34,11 +35,11 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 
 PUBLIC = [
-    "Explanation", "Gap", "Groups", "Images", "InputError", "Maps", "Method", "MethodFacts", "Metric",
-    "MetricFacts", "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Record", "Recorder",
-    "Run", "Scores", "Trial", "Values", "WhylensError", "__version__", "audit", "compare", "explain",
-    "explain_many", "figure", "gap", "group", "load_images", "load_model", "measure", "open_groups",
-    "open_record", "open_run", "report", "save_model",
+    "AttentionGraph", "Explanation", "Gap", "Groups", "Images", "InputError", "Maps", "Method", "MethodFacts",
+    "Metric", "MetricFacts", "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Record",
+    "Recorder", "Run", "Scores", "Trial", "Values", "WhylensError", "__version__", "attention_graph", "audit",
+    "compare", "explain", "explain_many", "figure", "gap", "group", "load_images", "load_model", "measure",
+    "open_groups", "open_record", "open_run", "report", "save_model",
 ]  # fmt: skip
 
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

@@ -30,7 +30,8 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     recipe("miniature").write(tmp_path / "mini")
     yield tmp_path / "mini"
-    for name in ("miniature", "resumed", "igos_insertion", "cost_table", "voc_five_nets", "ax_accuracy"):
+    recipes = ("igos_insertion", "cost_table", "sufficient_sets", "voc_five_nets", "ax_accuracy")
+    for name in ("miniature", "resumed", *recipes):
         sys.modules.pop(name, None)
 
 
@@ -64,7 +65,7 @@ def test_every_recipe_is_in_the_readme() -> None:
 
 
 def test_the_readme_runs(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make, insertion, cost, *_ = commands()
+    make, insertion, cost, *others = commands()
     assert make == ["python", "recipes/miniature.py", "mini"]
     assert insertion[1] == "recipes/igos_insertion.py"
     recipe("igos_insertion").main([*insertion[2:], *QUICK])
@@ -80,6 +81,42 @@ def test_the_readme_runs(mini: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert [row[:2] for row in rows] == [["lime:samples=40", "177.18"], ["grad_cam", "2.19"], ["grad_cam_pp", "3.44"]]
     assert rows[0][3] == "80.9"
     assert rows[1][4] == "1.0"
+    (sets,) = (words for words in others if words[1] == "recipes/sufficient_sets.py")
+    recipe("sufficient_sets").main(sets[2:])
+    rows = cells(capsys.readouterr().out)
+    assert [row[-1] for row in rows if row[0].startswith("within")] == ["0.80", "less", "less"]
+    assert (Path("sufficient_sets") / "tables" / "study.png").exists()
+
+
+POINT = """
+import torch
+from torch import nn
+from whylens import Model, Preprocess
+
+
+class Point(nn.Module):
+    def forward(self, x):
+        seen = 20 * x[:, 0, 27:30, 17:20].mean((1, 2)) - 10  # the middle of cell 23 of 7 x 7
+        return torch.stack([seen, -seen], 1)
+
+
+def make():
+    frame = Preprocess((56, 56), 56, mean=(0, 0, 0), std=(1, 1, 1))
+    return Model(Point(), preprocess=frame, classes=["seen", "dark"])
+"""
+
+
+def test_published_sets_are_put_to_the_test(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The net sees one cell, 23: alone it is enough, with another one it is too much, and two others are nothing."""
+    Path("point.py").write_text(POINT, "utf-8")
+    Path("examples").mkdir()
+    Image.new("RGB", (56, 56), "white").save("examples/racecar_5853.png")
+    words = ["--data", str(mini / "val"), "--model", "point.py:make", "--images", "1", "--methods", "saliency"]
+    recipe("sufficient_sets").main([*words, "--references", "examples"])
+    (row,) = [row for row in cells(capsys.readouterr().out) if row[0].startswith("racing car")]
+    assert row == ["racing car 5853 (seen)", "23: 1.00; 22 33: 0.00; 30 31: 0.00", "1 of 3", "23", "1"]
+    with pytest.raises(SystemExit, match="holds none of the numbers"):
+        recipe("sufficient_sets").main([*words, "--references", str(mini)])
 
 
 def test_grad_cam_finds_the_disc(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "AttentionGraph": "attention",
     "Explanation": "explanation",
     "Gap": "right_wrong",
     "Groups": "groups.grouping",
@@ -36,6 +37,7 @@ _HOME = {
     "Trial": "contract",
     "Values": "contract",
     "WhylensError": "errors",
+    "attention_graph": "graph",
     "audit": "run.audit",
     "compare": "compare",
     "explain": "explain",
@@ -57,6 +59,7 @@ __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - strings all of them, tested
 
 if TYPE_CHECKING:
     from ._check import Range as Range
+    from .attention import AttentionGraph as AttentionGraph
     from .compare import compare as compare
     from .contract import Maps as Maps
     from .contract import Method as Method
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     from .explanation import Explanation as Explanation
     from .figure import figure as figure
     from .gap import gap as gap
+    from .graph import attention_graph as attention_graph
     from .groups.group import group as group
     from .groups.group import open_groups as open_groups
     from .groups.grouping import Groups as Groups

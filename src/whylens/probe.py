@@ -69,6 +69,12 @@ class Probe:
             self.passes, self.index, function=self.function, layer=layer, score=self.score_kind, cache=self._cache
         )
 
+    def alone(self, n: int) -> Probe:
+        """Image `n` of the batch with passes of its own: what is found there depends on no other image."""
+        passes = Passes(self.model, self.frames[n : n + 1], precision=self.passes.engine.precision)
+        index = None if self.index is None else self.index[n : n + 1]
+        return Probe(passes, index, function=self.function, layer=self._layer, score=self.score_kind)
+
     # ---- scores ------------------------------------------------------------------------------------------
 
     @property

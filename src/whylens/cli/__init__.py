@@ -16,6 +16,7 @@ from . import about as about
 from . import compare as compare
 from . import explain as explain
 from . import gap as gap
+from . import graph as graph
 from . import groups as groups
 from . import runs as runs
 from .app import app as app
