@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._progress import track
 from ..errors import InputError, WhylensError
 from .app import (
     SOME_FAILED,
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 @app.command(epilog="Example: whylens graph photo.jpg --grid 7 --out graph")
 def graph(
     photos: Photos,
+    quiz: Annotated[bool, typer.Option("--quiz", help="also a page that asks what the model says of parts")] = False,
+    answers: Annotated[bool, typer.Option("--answers", help="sum up saved answers: the PHOTOs are CSV files")] = False,
     model: ModelName = "efficientnet-lite0",
     target: Annotated[str, typer.Option(help="class name or number; default: the predicted class")] = "",
     out: Out = Path("whylens-graph"),
@@ -62,6 +63,9 @@ def graph(
     from ..graph import GUIDE, attention_graph
     from ..sources import load_images
 
+    if answers:
+        _answers(photos, as_json)
+        return
     draws, params = read_seed(seed), dict(_pair(word) for word in param or ())
     images = load_images(photos[0] if len(photos) == 1 else photos)
     opened = open_model(model, weights, device, classes, preprocess, layer)
@@ -73,11 +77,17 @@ def graph(
     given = {"grid": grid, "baseline": baseline, "overlap": overlap, "expand": expand, "max_nodes": max_nodes}
     read = checked(attention_graph, given, "graph")
     own = {name: read[name] for name in given}
-    _graphs(opened, images, out, {**search, **own, "params": params}, as_json)
+    shown = (method or []) if quiz else None
+    _graphs(opened, images, out, {**search, **own, "params": params}, shown, as_json)
 
 
-def _graphs(model: Any, images: Images, out: Path, asked: dict[str, Any], as_json: bool) -> None:
-    """A graph of every photo: one into `out`, several into folders of it; one that fails does not stop the others."""
+def _graphs(
+    model: Any, images: Images, out: Path, asked: dict[str, Any], shown: list[str] | None, as_json: bool
+) -> None:
+    """A graph of every photo: one into `out`, several into folders of it; one that fails does not stop the others.
+
+    Where `shown` is a list, a quiz about all of them too, with the maps of these methods as more kinds of help.
+    """
     from .._files import prepare_folder
     from ..graph import attention_graph
     from ..output import image_files
@@ -85,8 +95,9 @@ def _graphs(model: Any, images: Images, out: Path, asked: dict[str, Any], as_jso
     prepare_folder(out)
     files = image_files(images.ids)
     said: dict[str, Any] = {"folder": str(out), "graphs": [], "failures": {}}
-    lines = []
-    for k, name in enumerate(images.ids):
+    lines: list[str] = []
+    graphs: list[AttentionGraph] = []
+    for k, name in track(list(enumerate(images.ids)), total=len(images), label="graph", show=watched(as_json)):
         folder = out if len(images) == 1 else out / files[name]
         try:
             made = attention_graph(model, images.subset([k]), **asked)
@@ -96,26 +107,57 @@ def _graphs(model: Any, images: Images, out: Path, asked: dict[str, Any], as_jso
             said["failures"][name] = str(error)
             lines.append(f"{name}: no graph. {error}")
             continue
+        graphs.append(made)
         written = write_graph(prepare_folder(folder), made)
         said["graphs"].append(_facts(made, folder, written))
         lines += _told(made, folder, written)
+    if shown is not None:
+        said["quiz"] = str(_quiz(model, images, graphs, shown, out, asked["seed"]))
+        lines.append(f"Quiz: open {said['quiz']}; sum up what readers saved: whylens graph --answers FILE.csv")
     say(said, as_json, "\n".join(lines))
     if said["failures"]:
         raise typer.Exit(SOME_FAILED)
 
 
+def _quiz(model: Any, images: Images, graphs: list[AttentionGraph], methods: list[str], out: Path, seed: int) -> Path:
+    from .._files import write_atomic
+    from ..explain import explain_many
+    from ..picture import picture
+    from ..view.html import image_uri
+    from ..view.quiz import quiz_page
+
+    asked = images.subset([graph.subject.image for graph in graphs])
+    many = explain_many(model, asked, methods=methods, seed=seed) if methods else {}
+    side = (320, 320)
+    maps = {
+        label: [image_uri(picture(e, row, asked[row], size=side)) for row in range(len(e))] for label, e in many.items()
+    }
+    page = quiz_page([graph.as_json() for graph in graphs], maps=maps, seed=seed)
+    write_atomic(out / "quiz.html", page.encode())
+    return out / "quiz.html"
+
+
+def _answers(files: list[str], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from ..interval import plain
+    from ..view.quiz import summarise
+
+    found = summarise(*(Path(file) for file in files))
+    say(plain([asdict(one) for one in found]), as_json, "\n".join(map(str, found)))
+
+
 def write_graph(folder: Path, graph: AttentionGraph) -> list[str]:
-    """Write ``graph.png``, ``graph.html`` where there is a page for it, and ``graph.json``; gives their names."""
+    """Write ``graph.png``, ``graph.html`` and ``graph.json``; gives their names."""
     from io import BytesIO
 
     from .._files import write_atomic
+    from ..view.graph import graph_page
 
     picture = BytesIO()
     graph.figure()[0].savefig(picture, format="png")
     files = {"graph.png": picture.getvalue()}
-    if find_spec("whylens.view.graph") is not None:
-        page: str = import_module("whylens.view.graph").graph_page(graph.as_json())
-        files["graph.html"] = page.encode()
+    files["graph.html"] = graph_page(graph.as_json()).encode()
     try:
         for name, data in files.items():
             write_atomic(folder / name, data)
