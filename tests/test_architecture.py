@@ -27,6 +27,9 @@ LAYERS = [
     "groups",
     "study study_summary",
     "separation spread right_wrong gap snapshot fixed_set pixel_class record film trainers recorder",
+    "effect task learn",
+    "actions",
+    "act",
     "view",
     "output catalogue comparison compare",
     "demo",
@@ -37,9 +40,9 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split(
 PUBLIC = [
     "AttentionGraph", "Explanation", "Gap", "Groups", "Images", "InputError", "Maps", "Method", "MethodFacts",
     "Metric", "MetricFacts", "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Record",
-    "Recorder", "Run", "Scores", "Trial", "Values", "WhylensError", "__version__", "attention_graph", "audit",
-    "compare", "explain", "explain_many", "figure", "gap", "group", "load_images", "load_model", "measure",
-    "open_groups", "open_record", "open_run", "report", "save_model",
+    "Recorder", "Run", "Scores", "Trial", "Values", "WhylensError", "__version__", "act", "attention_graph",
+    "audit", "compare", "explain", "explain_many", "figure", "gap", "group", "load_images", "load_model",
+    "measure", "open_groups", "open_record", "open_run", "report", "save_model",
 ]  # fmt: skip
 
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

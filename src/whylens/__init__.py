@@ -37,6 +37,7 @@ _HOME = {
     "Trial": "contract",
     "Values": "contract",
     "WhylensError": "errors",
+    "act": "act",
     "attention_graph": "graph",
     "audit": "run.audit",
     "compare": "compare",
@@ -59,6 +60,7 @@ __all__ = ["__version__", *_HOME]  # noqa: PLE0604 - strings all of them, tested
 
 if TYPE_CHECKING:
     from ._check import Range as Range
+    from .act import act as act
     from .attention import AttentionGraph as AttentionGraph
     from .compare import compare as compare
     from .contract import Maps as Maps

@@ -163,6 +163,20 @@ class Model:
         """Whether each output is its own yes or no."""
         return self.task == "multilabel" or classes == 1
 
+    def with_net(self, net: nn.Module) -> Model:
+        """Another net that images enter in the same way, such as this one with other weights."""
+        return Model(
+            net,
+            preprocess=self.preprocess,
+            classes=self.classes,
+            layer=self.layer_name,
+            task=self.task,
+            output=self.output,
+            reshape_transform=self.reshape_transform,
+            name=self.name,
+            differentiable=self.differentiable,
+        )
+
     def predict(self, frames: Tensor) -> Tensor:
         """Probabilities ``(N, K)`` of frames ``(N, C, H, W)``, without gradients, the net left as found."""
         with as_found(self.net), torch.no_grad():

@@ -104,7 +104,7 @@ def explain_again(
     if model is None:
         model = probe.model
     elif not isinstance(model, Model):
-        model = _with_net(probe.model, model)
+        model = probe.model.with_net(model)
     frames = probe.frames if images is None else images
     if not isinstance(frames, Tensor) or frames.ndim != probe.frames.ndim or len(frames) != len(probe):
         came = tuple(frames.shape) if isinstance(frames, Tensor) else type(frames).__name__
@@ -169,20 +169,6 @@ def _method_of(explanation: Explanation) -> Method:
             "Use a metric that does not explain again, or explain with a method of whylens: whylens methods."
         )
     return Method(explanation.method, params=explanation.params)
-
-
-def _with_net(model: Model, net: nn.Module) -> Model:
-    return Model(
-        net,
-        preprocess=model.preprocess,
-        classes=model.classes,
-        layer=model.layer_name,
-        task=model.task,
-        output=model.output,
-        reshape_transform=model.reshape_transform,
-        name=model.name,
-        differentiable=model.differentiable,
-    )
 
 
 # ---- what a metric gave ----------------------------------------------------------------------------------

@@ -123,3 +123,21 @@ def _by_size(labels: Array) -> Array:
     names, sizes = np.unique(labels[labels >= 0], return_counts=True)
     order = {int(name): k for k, name in enumerate(names[np.argsort(-sizes, kind="stable")])}
     return np.array([order.get(int(label), -1) for label in labels], np.int64)
+
+
+def assigned(known: Array, labels: Array, new: Array) -> Array:
+    """The group ``(P,)`` of new points ``(P, d)``: that of most of their nearest known ones, unless those are far."""
+    from sklearn.neighbors import NearestNeighbors
+
+    count = min(NEIGHBOURS, len(known) - 1)
+    if count < 1 or not len(new):
+        return np.full(len(new), labels[0] if len(labels) else -1, np.int64)
+    near = NearestNeighbors(n_neighbors=count).fit(known)
+    usual = near.kneighbors()[0].mean(1)
+    names = np.unique(labels[labels >= 0])
+    limit = np.array([FAR * np.quantile(usual[labels == g], 0.95) for g in names])
+    away, which = near.kneighbors(new)
+    votes = (labels[which][:, :, None] == names).sum(1)
+    group = votes.argmax(1)
+    joins = (2 * votes.max(1) > count) & (away.mean(1) <= limit[group])
+    return np.where(joins, names[group], -1)

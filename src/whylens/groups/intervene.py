@@ -72,9 +72,9 @@ def intervene(
     control = elsewhere(masks, keys, seed)
     found: list[Interval] = []
     with torch.no_grad():
-        nothing = _nothing(model, frames, target)
+        blank = nothing(model, frames, target)
         for own in (masks, control):
-            found.append(_share(model, torch.where(own, frames, nothing), target))
+            found.append(_share(model, torch.where(own, frames, blank), target))
         for own in (masks, control):
             lost = _share(model, removed(frames, own), target)
             found.append(wilson(lost.n - round(lost.value * lost.n) if lost.n else 0, lost.n))
@@ -111,7 +111,7 @@ def elsewhere(masks: Tensor, keys: Sequence[int], seed: int) -> Tensor:
     return torch.stack(found) if found else masks
 
 
-def _nothing(model: Model, frames: Tensor, target: int) -> Tensor:
+def nothing(model: Model, frames: Tensor, target: int) -> Tensor:
     """For each frame the gentlest fill under which the class is gone, on the CPU."""
     if not len(frames):
         return frames

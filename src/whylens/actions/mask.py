@@ -1,0 +1,31 @@
+"""Fill the group's evidence and predict again."""
+
+from __future__ import annotations
+
+from ..effect import Effect, measured
+from ..groups.intervene import elsewhere, removed
+from ..task import Task, hits, truth_of
+
+
+def mask(task: Task) -> Effect:
+    """Accuracy on the group's images without its evidence, filled with the colour around it.
+
+    Control: a random region of the same shape in the same images. Where labels are missing, the share that keeps its
+    prediction is measured.
+    """
+    model = task.model
+    frames, evidence, ids = task.evidence(model)
+    control = elsewhere(evidence, ids, task.seed)
+    images = task.own_images()
+    labelled = all(images.labels[i] is not None for i in ids)
+    truth = truth_of(model, images, ids, "mask") if labelled else task.groups.facts.classes[ids]
+    return measured(
+        "mask",
+        task.group.name,
+        "accuracy" if labelled else "share that keeps its prediction",
+        hits(model, frames, truth),
+        hits(model, removed(frames, evidence), truth),
+        {"random regions of equal area": hits(model, removed(frames, control), truth)},
+        seed=task.seed,
+        said={"area_filled": round(float(evidence.float().mean()), 4)},
+    )

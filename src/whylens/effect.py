@@ -1,0 +1,103 @@
+"""Effect: before and after an act on the same images, beside controls, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .interval import Interval, mean, plain, wilson
+
+Array = NDArray[Any]
+Verdict = Literal["helped", "hurt", "no evidence"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an act did, on `n` images: shares before and after, the paired `change`, and that of every control.
+
+    `beyond` says how much more the act changed than each control did, image by image. The verdict is "helped" where
+    the change and all of `beyond` lie above 0 with their whole interval, "hurt" where they lie below, else "no
+    evidence". `measured` says what is counted. `model` is the model that an act made, `record` the file that repeats
+    it.
+    """
+
+    action: str
+    group: str
+    measured: str
+    before: Interval
+    after: Interval
+    change: Interval
+    controls: Mapping[str, Interval]
+    beyond: Mapping[str, Interval]
+    verdict: Verdict
+    n: int
+    said: Mapping[str, Any] = field(default_factory=dict)
+    model: Any = field(default=None, compare=False)
+    record: Path | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """In words."""
+        told = [
+            f"{self.action} '{self.group}': {self.verdict}",
+            f"  {self.measured}: {self.before} before, {self.after} after, on {self.n} images",
+            f"  change {self.change}",
+        ]
+        told += [f"  control, {name}: {found}" for name, found in self.controls.items()]
+        return told + [f"  {key.replace('_', ' ')}: {value}" for key, value in self.said.items()]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        held = {k: v for k, v in vars(self).items() if k not in ("model", "record")}
+        made: dict[str, Any] = plain({k: asdict(v) if isinstance(v, Interval) else v for k, v in held.items()})
+        for key in ("controls", "beyond"):
+            made[key] = {k: plain(asdict(v)) for k, v in getattr(self, key).items()}
+        return made
+
+
+def measured(
+    action: str,
+    group: str,
+    what: str,
+    before: Array,
+    after: Array,
+    controls: Mapping[str, Array],
+    *,
+    seed: int = 0,
+    said: Mapping[str, Any] | None = None,
+    model: Any = None,
+) -> Effect:
+    """The effect of an act from hits ``(N,)`` of the same images, 1 or 0, before, after and under every control."""
+    change = mean(after - before, seed=seed)
+    beyond = {name: mean(after - hits, seed=seed) for name, hits in controls.items()}
+    told = [change, *beyond.values()]
+    verdict: Verdict = "no evidence"
+    if len(before) > 1 and all(found.low > 0 for found in told):
+        verdict = "helped"
+    elif len(before) > 1 and all(found.high < 0 for found in told):
+        verdict = "hurt"
+    return Effect(
+        action=action,
+        group=group,
+        measured=what,
+        before=_share(before),
+        after=_share(after),
+        change=change,
+        controls={name: mean(hits - before, seed=seed) for name, hits in controls.items()},
+        beyond=beyond,
+        verdict=verdict,
+        n=len(before),
+        said=dict(said or {}),
+        model=model,
+    )
+
+
+def _share(hits: Array) -> Interval:
+    return wilson(int(np.sum(hits)), len(hits))

@@ -1,0 +1,92 @@
+"""Task: what an act receives, and what all acts share: frames, evidence, hits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import InputError
+from .groups.describe import Group
+from .groups.evidence import regions
+from .groups.grouping import Groups
+from .groups.intervene import over
+from .images import Images
+from .model import Model
+from .run.read import Run
+
+Array = NDArray[Any]
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an act receives: the run, the grouping and one group of it, the model, and images.
+
+    `images` are those on which the effect is measured, `train` those that a model may learn from; both may be None.
+    """
+
+    run: Run
+    groups: Groups
+    group: Group
+    given_model: Model | None
+    given_images: Images | None
+    train: Images | None
+    seed: int
+    progress: bool
+
+    @property
+    def model(self) -> Model:
+        """The model: as given, else opened again."""
+        return self.given_model or self.run.model()
+
+    def own_images(self) -> Images:
+        """All images of the run: as given where it is they, else read again."""
+        given = self.given_images
+        if given is not None and len(given) == len(self.run) and given.ids == tuple(self.groups.facts.keys.tolist()):
+            return given
+        return self.run.images
+
+    def evidence(self, model: Model) -> tuple[Tensor, Tensor, list[int]]:
+        """Frames ``(N, C, H, W)`` of the group's images, its evidence there ``(N, 1, H, W)``, and their numbers."""
+        images, ids = self.own_images(), sorted(self.group.ids)
+        frames = framed(model, images, ids)
+        maps = self.run.maps(str(self.groups.settings["method"]), ids)
+        own: dict[int, list[int]] = {}
+        for point in self.group.points.tolist():
+            own.setdefault(int(self.groups.points.image[point]), []).append(int(self.groups.points.region[point]))
+        masks = [
+            regions(m)[[r for r in own[i] if r >= 0] or slice(None)].any(0) for m, i in zip(maps, ids, strict=True)
+        ]
+        return frames, over(torch.stack(masks), frames.shape[2:]), ids
+
+
+def framed(model: Model, images: Images, ids: Any) -> Tensor:
+    """Frames ``(N, C, H, W)`` of some images."""
+    made = [model.prepare(images[i].pixels, images[i].orientation)[0] for i in ids]
+    return torch.stack(made)
+
+
+def hits(model: Model, frames: Tensor, truth: Array) -> Array:
+    """Whether the model predicts the truth ``(N,)`` for frames ``(N, C, H, W)``: 1 or 0."""
+    if not len(frames):
+        return np.zeros(0)
+    found = torch.cat([model.predict(part).argmax(1) for part in torch.split(frames, _BATCH)])
+    right: Array = (found.numpy() == truth).astype(np.float64)
+    return right
+
+
+def truth_of(model: Model, images: Images, ids: Any, what: str) -> Array:
+    """True outputs of images; InputError where one has no label that the model knows."""
+    found = []
+    for i in ids:
+        label = images.labels[i]
+        if label is None:
+            raise InputError(f"{what}: image '{images.ids[i]}' has no label, and accuracy needs one. Give labels.")
+        found.append(model.class_index(label) if isinstance(label, str) else int(label))
+    return np.array(found, np.int64)
