@@ -16,7 +16,7 @@ from ._state import as_found
 from .errors import InputError
 from .groups import cluster, project
 from .groups.evidence import points, regions
-from .groups.intervene import over
+from .groups.reason import evidence
 from .images import Images
 from .model import Model
 from .run.audit import audit
@@ -65,13 +65,16 @@ def lesson(task: Task, model: Model) -> Lesson:
     of_class = (classes[found.image] == known).nonzero()[0]
     own = of_class[_assigned(task, found.take(of_class).vectors, known) == task.group.number]
     frames = framed(model, train, range(len(train)))
-    evidence = torch.zeros(len(train), 1, *frames.shape[2:], dtype=torch.bool)
-    for point in own.tolist():
-        image, region = int(found.image[point]), int(found.region[point])
-        parts = regions(run.maps(stored.label, image)[0])
-        part = parts[region : region + 1] if region >= 0 else parts.any(0, keepdim=True)
-        evidence[image] |= over(part, frames.shape[2:])[0]
-    return Lesson(frames, truth, evidence, list(range(len(train))))
+    shown = torch.zeros(len(train), 1, *frames.shape[2:], dtype=torch.bool)
+    if len(own):
+        ids = found.image[own].tolist()
+        parts = [
+            regions(m)[r] if r >= 0 else regions(m).any(0)
+            for m, r in zip(run.maps(stored.label, ids), found.region[own].tolist(), strict=True)
+        ]
+        for image, mask in zip(ids, evidence(task.groups, model, frames[ids], parts, task.group.number), strict=True):
+            shown[image] |= mask
+    return Lesson(frames, truth, shown, list(range(len(train))))
 
 
 def _assigned(task: Task, vectors: Array, known: int) -> Array:

@@ -14,7 +14,7 @@ from .errors import InputError
 from .groups.describe import Group
 from .groups.evidence import regions
 from .groups.grouping import Groups
-from .groups.intervene import over
+from .groups.reason import evidence
 from .images import Images
 from .model import Model
 from .run.read import Run
@@ -63,7 +63,7 @@ class Task:
         masks = [
             regions(m)[[r for r in own[i] if r >= 0] or slice(None)].any(0) for m, i in zip(maps, ids, strict=True)
         ]
-        return frames, over(torch.stack(masks), frames.shape[2:]), ids
+        return frames, evidence(self.groups, model, frames, masks, self.group.number), ids
 
 
 def framed(model: Model, images: Images, ids: Any) -> Tensor:

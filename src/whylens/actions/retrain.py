@@ -1,18 +1,19 @@
-"""Mask the group's evidence in the training set and learn the last layer anew."""
+"""Make the group's evidence say nothing in the training set, and learn the last layer anew."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .._check import Range
 from ..effect import Effect, measured
 from ..errors import InputError
 from ..groups.intervene import elsewhere, removed
-from ..learn import judged, lesson, relearnt
+from ..learn import Lesson, judged, lesson, relearnt
 from ..model import Model
 from ..task import Task, hits
 
@@ -20,12 +21,20 @@ Fit = Callable[[Tensor, Any], Model]
 """Your own training: frames ``(N, C, H, W)`` and true outputs ``(N,)`` → a Model."""
 
 
-def retrain(task: Task, *, strength: Annotated[float, Range(0, None)] = 1.0, fit: Fit | None = None) -> Effect:
-    """Accuracy on `images` of the model whose last layer is learnt from `train` without the group's evidence.
+def retrain(
+    task: Task,
+    *,
+    how: Literal["balance", "mask"] = "balance",
+    share: Annotated[float, Range(0, 1)] = 0.5,
+    strength: Annotated[float, Range(0, None)] = 1.0,
+    fit: Fit | None = None,
+) -> Effect:
+    """Accuracy on `images` of the model whose last layer is learnt from `train`, where the evidence says nothing.
 
-    The evidence is found in the training set as it was in the run, and filled with the colour around it. `fit`
-    replaces the learning of the last layer by your own. Controls, learnt in the same way: nothing masked; random
-    regions of equal area masked in the same images. `Effect.model` is the model that was learnt.
+    The evidence is found in the training set as it was in the run. "mask" fills it with the colour around it;
+    "balance" also pastes it on that `share` of the images of other classes, which keep their labels. `fit` replaces
+    the learning of the last layer by your own. Controls, learnt in the same way: nothing changed; random regions of
+    equal shape in place of the evidence. `Effect.model` is the model that was learnt.
     """
     model = task.model
     held = lesson(task, model)
@@ -38,12 +47,11 @@ def retrain(task: Task, *, strength: Annotated[float, Range(0, None)] = 1.0, fit
             raise InputError(f"retrain: fit must give a whylens.Model. Got {type(made).__name__}.")
         return made
 
-    frames, truth = judged(task, model)
-    made = learn(removed(held.frames, held.evidence))
-    elsewhere_ = held.frames.clone()
+    pasted = share if how == "balance" else 0.0
     rows = held.shows.nonzero()[0]
-    moved = elsewhere(held.evidence[rows], [held.numbers[r] for r in rows], task.seed)
-    elsewhere_[rows] = removed(held.frames[rows], moved)
+    random = elsewhere(held.evidence[rows], [held.numbers[r] for r in rows], task.seed)
+    frames, truth = judged(task, model)
+    made = learn(_changed(held, rows, held.evidence[rows], pasted, task.seed))
     return measured(
         "retrain",
         task.group.name,
@@ -51,10 +59,29 @@ def retrain(task: Task, *, strength: Annotated[float, Range(0, None)] = 1.0, fit
         hits(model, frames, truth),
         hits(made, frames, truth),
         {
-            "learnt anew, nothing masked": hits(learn(held.frames), frames, truth),
-            "random regions of equal area": hits(learn(elsewhere_), frames, truth),
+            "learnt anew, nothing changed": hits(learn(held.frames), frames, truth),
+            "random regions of equal shape": hits(
+                learn(_changed(held, rows, random, pasted, task.seed)), frames, truth
+            ),
         },
         seed=task.seed,
-        said={"training_images_masked": int(np.sum(held.shows)), "of": len(held.truth)},
+        said={
+            "training_images_that_show_it": len(rows),
+            "of": len(held.truth),
+            "area": round(float(held.evidence[rows].float().mean()), 4),
+        },
         model=made,
     )
+
+
+def _changed(held: Lesson, rows: Any, masks: Tensor, share: float, seed: int) -> Tensor:
+    """Training frames whose `rows` lack what lies under the masks, which lies on a share of the other classes too."""
+    frames = held.frames.clone()
+    own = np.unique(held.truth[rows])
+    others = (~np.isin(held.truth, own)).nonzero()[0]
+    chosen = np.random.default_rng([seed, len(others)]).permutation(others)[: round(share * len(others))]
+    for k, host in enumerate(chosen.tolist()):
+        donor = k % len(rows)
+        frames[host] = torch.where(masks[donor], held.frames[rows[donor]], frames[host])
+    frames[rows] = removed(held.frames[rows], masks)
+    return frames

@@ -26,8 +26,9 @@ from . import cluster, project
 from .describe import Facts, columns_of
 from .evidence import Per, Points, folder_of, points, regions
 from .grouping import FORMAT, Groups, State, latest, version_path
-from .intervene import Tested, intervene, over
+from .intervene import Tested, intervene
 from .project import Layout
+from .reason import evidence
 
 log = logging.getLogger("whylens")
 
@@ -209,7 +210,8 @@ def _proof(made: Groups, label: str, number: int, model: Model, images: Images |
     others = (right & (made.facts.classes != target)).nonzero()[0]
     hosts = rng.permutation(others)[:IMAGES].tolist()
     held = _frames(made.run, model, images, hosts) if hosts else frames[:0]
-    return intervene(model, frames, over(torch.stack(parts), frames.shape[2:]), target, held, keys=ids, seed=seed)
+    shown = evidence(made, model, frames, parts, number)
+    return intervene(model, frames, shown, target, held, keys=ids, seed=seed)
 
 
 def _frames(run: Run, model: Model, images: Images | None, ids: list[int]) -> torch.Tensor:
