@@ -24,8 +24,9 @@ from whylens.output import image_files
 
 Command = Callable[..., Any]
 VERBS = [
-    *("explain", "metrics", "methods", "models", "doctor", "demo", "compare", "audit"),
-    *("verify", "measure", "export", "gc", "report", "gap", "graph", "group"),
+    *("explain", "metrics", "methods", "models", "doctor", "demo"),
+    *("audit", "verify", "measure", "export", "gc", "report"),
+    *("act", "compare", "gap", "graph", "group"),
 ]
 METHODS = ["grad_cam", "integrated-gradients:steps=4"]
 LABELS = ["grad_cam", "integrated_gradients:steps=4"]

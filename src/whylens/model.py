@@ -164,7 +164,7 @@ class Model:
         return self.task == "multilabel" or classes == 1
 
     def with_net(self, net: nn.Module) -> Model:
-        """Another net that images enter in the same way, such as this one with other weights."""
+        """This net with other weights: images enter in the same way, and the same code makes it."""
         return Model(
             net,
             preprocess=self.preprocess,
@@ -175,6 +175,7 @@ class Model:
             reshape_transform=self.reshape_transform,
             name=self.name,
             differentiable=self.differentiable,
+            source=self.source,
         )
 
     def predict(self, frames: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def retrain(
     how: Literal["balance", "mask"] = "balance",
     share: Annotated[float, Range(0, 1)] = 0.5,
     strength: Annotated[float, Range(0, None)] = 1.0,
-    fit: Fit | None = None,
+    fit: object = None,
 ) -> Effect:
     """Accuracy on `images` of the model whose last layer is learnt from `train`, where the evidence says nothing.
 
@@ -36,13 +36,16 @@ def retrain(
     the learning of the last layer by your own. Controls, learnt in the same way: nothing changed; random regions of
     equal shape in place of the evidence. `Effect.model` is the model that was learnt.
     """
+    if fit is not None and not callable(fit):
+        raise InputError(f"retrain: fit must be a function (frames, truth) -> Model. Got {fit!r}.")
+    own: Fit | None = fit
     model = task.model
     held = lesson(task, model)
     if not held.shows.any():
         raise InputError(f"retrain: no training image shows '{task.group.name}'. Is it the set the model learnt from?")
 
     def learn(frames: Tensor) -> Model:
-        made = relearnt(model, frames, held.truth, strength=strength) if fit is None else fit(frames, held.truth)
+        made = relearnt(model, frames, held.truth, strength=strength) if own is None else own(frames, held.truth)
         if not isinstance(made, Model):
             raise InputError(f"retrain: fit must give a whylens.Model. Got {type(made).__name__}.")
         return made

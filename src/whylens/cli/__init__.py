@@ -13,6 +13,7 @@ import typer
 
 from ..errors import WhylensError, kind_and_line
 from . import about as about
+from . import act as act
 from . import compare as compare
 from . import explain as explain
 from . import gap as gap

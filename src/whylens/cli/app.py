@@ -99,3 +99,11 @@ def say(said: Any, as_json: bool, words: str) -> None:
 def watched(as_json: bool) -> bool:
     """Whether somebody looks at the terminal."""
     return not as_json and sys.stderr.isatty()
+
+
+def read_pair(word: str) -> tuple[str, str]:
+    """Name and value of one --param."""
+    name, sign, value = word.partition("=")
+    if not sign:
+        raise InputError(f"--param: write NAME=VALUE. Got '{word}'.")
+    return name.strip().replace("-", "_"), value.strip()

@@ -19,6 +19,7 @@ from .app import (
     Weights,
     app,
     open_model,
+    read_pair,
     read_seed,
     say,
     watched,
@@ -66,7 +67,7 @@ def graph(
     if answers:
         _answers(photos, as_json)
         return
-    draws, params = read_seed(seed), dict(_pair(word) for word in param or ())
+    draws, params = read_seed(seed), dict(read_pair(word) for word in param or ())
     images = load_images(photos[0] if len(photos) == 1 else photos)
     opened = open_model(model, weights, device, classes, preprocess, layer)
     search = {"target": target or None, "guide": guide or GUIDE, "seed": draws}
@@ -212,10 +213,3 @@ def _told(graph: AttentionGraph, folder: Path, written: list[str]) -> list[str]:
     lines.append(f"  explanations that share at most 0, 1, 2 patches: {counted}; {len(graph.nodes)} nodes{cut}")
     lines.append(f"Written to {folder}: " + ", ".join(written))
     return lines
-
-
-def _pair(word: str) -> tuple[str, str]:
-    name, sign, value = word.partition("=")
-    if not sign:
-        raise InputError(f"--param: write NAME=VALUE. Got '{word}'.")
-    return name.strip().replace("-", "_"), value.strip()

@@ -1,0 +1,296 @@
+"""Actions: what is done about a group, before and after, controls, verdict, record; a shortcut is unlearnt."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import whylens
+from whylens import InputError, Model
+from whylens.effect import measured
+from whylens.groups.reason import direction, pixels
+
+CLASSES = ["warm", "blue", "nothing"]
+
+
+class Shortcut(nn.Module):
+    """Red is warm and blue is blue; green, which only ever lies on warm pictures, is warm too, and more so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.find, self.head = nn.Conv2d(3, 3, 4, 4), nn.Linear(3, 3)
+        with torch.no_grad():
+            for k in range(3):
+                self.find.weight[k] = -1 / 16
+                self.find.weight[k, k] = 1 / 16
+            self.find.bias.fill_(-0.2)
+            self.head.weight.copy_(torch.tensor([[3.0, 6.0, -3.0], [-3.0, -6.0, 3.0], [0.0, 0.0, 0.0]]))
+            self.head.bias.copy_(torch.tensor([0.0, 0.0, 0.5]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = torch.relu(self.find(x))
+        return self.head(found.amax((2, 3)) + found.mean((2, 3)))
+
+
+NET = """
+import torch
+import whylens
+from torch import nn
+
+__SHORTCUT__
+
+def make():
+    preprocess = whylens.Preprocess((32, 32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return whylens.Model(
+        Shortcut().eval(), classes=["warm", "blue", "nothing"], layer="find", name="shortcut", preprocess=preprocess
+    )
+""".replace("__SHORTCUT__", inspect.getsource(Shortcut).replace(": Tensor", "").replace(" -> Tensor", ""))
+
+
+def write(folder: Path, count: int, *, seed: int, swapped: bool = False) -> whylens.Images:
+    """Grey pictures with a red or blue patch; green lies beside 40 % of the red ones, or, `swapped`, beside blue.
+
+    A patch beside green is pale, and so are some others: what it is must be learnt all the same.
+    """
+    rng, lines = np.random.default_rng(seed), ["path,label,green"]
+    folder.mkdir(parents=True)
+    for k in range(count):
+        kind = ("red", "blue", "nothing", "red", "blue")[k % 5]
+        green = kind == ("blue" if swapped else "red") and (swapped or k % 10 in (0, 3) or k % 15 == 5)
+        frame = 0.4 + 0.02 * rng.standard_normal((32, 32, 3))
+        row, column = 8 * rng.integers(0, 4, 2)
+        if kind != "nothing":
+            dark, light = (0.15, 0.62) if green or k % 4 == 0 else (0.1, 0.9)
+            frame[row : row + 8, column : column + 8] = dark
+            frame[row : row + 8, column : column + 8, {"red": 0, "blue": 2}[kind]] = light
+        if green:
+            other = (row + 16) % 32
+            frame[other : other + 8, column : column + 8] = (0.1, 0.9, 0.1)
+        pixels = (frame.clip(0, 1) * 255).round().astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{k:03d}.png")
+        lines.append(f"{k:03d}.png,{'warm' if kind == 'red' else kind},{int(green)}")
+    (folder / "list.csv").write_text("\n".join(lines))
+    return whylens.load_images(folder / "list.csv")
+
+
+def shortcut() -> Model:
+    preprocess = whylens.Preprocess((32, 32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return Model(Shortcut().eval(), classes=CLASSES, layer="find", name="shortcut", preprocess=preprocess)
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return shortcut()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("my pictures")
+
+
+@pytest.fixture(scope="module")
+def train(folder: Path) -> whylens.Images:
+    return write(folder / "train", 200, seed=0)
+
+
+@pytest.fixture(scope="module")
+def swapped(folder: Path) -> whylens.Images:
+    return write(folder / "swapped", 50, seed=2, swapped=True)
+
+
+@pytest.fixture(scope="module")
+def groups(folder: Path, model: Model) -> whylens.Groups:
+    images = write(folder / "test", 200, seed=1)
+    run = whylens.audit(model, images, out=folder / "run", methods=["layer_cam"], workers=1)
+    return whylens.group(run, model=model)
+
+
+@pytest.fixture(scope="module")
+def green(groups: whylens.Groups) -> Any:
+    found = max((g for g in groups if g.class_name == "warm"), key=lambda g: share(groups, g))
+    assert share(groups, found) == 1
+    return found
+
+
+def share(groups: whylens.Groups, group: Any) -> float:
+    column = groups.run.table(["green"]).column(0).to_pylist()
+    return float(np.mean([int(column[i]) for i in group.ids]))
+
+
+def act(groups: whylens.Groups, group: Any, action: str, model: Model, **more: Any) -> Any:
+    return whylens.act(groups.run, group, action, model=model, **more)
+
+
+# ---- where the reason lies -------------------------------------------------------------------------------------------
+
+
+def test_a_reason_is_found_to_the_pixel(model: Model) -> None:
+    frame = torch.full((1, 3, 32, 32), 0.4)
+    frame[:, :, 4:12, 4:12] = torch.tensor([0.9, 0.1, 0.1]).view(1, 3, 1, 1)
+    frame[:, :, 20:28, 20:28] = torch.tensor([0.1, 0.9, 0.1]).view(1, 3, 1, 1)
+    everywhere = torch.ones(1, 1, 32, 32, dtype=torch.bool)
+    found = pixels(model, "find", frame, torch.tensor([-1.0, 1.0, 0.0]), everywhere)[0, 0]
+    assert bool(found[21:27, 21:27].all())
+    assert not bool(found[4:12, 4:12].any())
+    assert int(found.sum()) < 14 * 14
+    none = pixels(model, "find", frame, torch.zeros(3), everywhere)
+    assert torch.equal(none, everywhere)  # nothing of it anywhere: the region stands
+
+
+def test_a_direction_is_a_difference_of_means() -> None:
+    vectors = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
+    found = direction(vectors, np.array([0, 1]), np.array([2]))
+    torch.testing.assert_close(found, torch.tensor([0.9, -0.7]))
+
+
+# ---- the verdict -----------------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_needs_the_change_and_what_is_beyond_every_control() -> None:
+    before, better = np.zeros(100), np.r_[np.ones(60), np.zeros(40)]
+    alike = np.r_[np.ones(58), np.zeros(42)]
+    assert measured("a", "g", "x", before, better, {"c": before}).verdict == "helped"
+    assert measured("a", "g", "x", before, better, {"c": alike, "d": better}).verdict == "no evidence"
+    assert measured("a", "g", "x", better, before, {"c": better}).verdict == "hurt"
+    assert measured("a", "g", "x", before, before, {}).verdict == "no evidence"
+    found = measured("a", "g", "x", before, better, {"c": alike})
+    assert (found.before.value, found.after.value, found.change.value) == (0, 0.6, 0.6)
+    assert found.controls["c"].value == pytest.approx(0.58)
+    assert found.beyond["c"].value == pytest.approx(0.02)
+
+
+# ---- acts ------------------------------------------------------------------------------------------------------------
+
+
+def test_keeping_the_evidence_alone_decides(groups: whylens.Groups, green: Any, model: Model) -> None:
+    found = act(groups, green, "keep", model)
+    assert (found.before.value, found.after.value, found.verdict) == (0, 1, "helped")
+    assert found.controls["random regions of equal area"].value < 0.3
+    assert found.said["area_kept"] < 0.25
+
+
+def test_masking_it_is_measured_beside_random_regions(groups: whylens.Groups, green: Any, model: Model) -> None:
+    found = act(groups, green, "mask", model)
+    assert found.measured == "accuracy"
+    assert (found.before.value, found.after.value, found.verdict) == (1, 0, "hurt")
+    assert found.controls["random regions of equal area"].value > -0.1
+
+
+def test_a_shortcut_is_unlearnt(
+    groups: whylens.Groups, green: Any, model: Model, train: whylens.Images, swapped: whylens.Images
+) -> None:
+    found = act(groups, green, "retrain", model, train=train, images=swapped)
+    assert found.verdict == "helped"
+    assert found.before.value < 0.7  # green turns what is blue
+    assert found.after.value > 0.95
+    assert found.change.low > 0.1
+    assert all(beyond.low > 0.1 for beyond in found.beyond.values())
+    assert isinstance(found.model, Model)
+    again = act(groups, green, "retrain", model, train=train, images=swapped)
+    assert again.as_dict() == found.as_dict()
+
+
+def test_the_model_that_was_given_is_left_as_it_was(
+    groups: whylens.Groups, green: Any, train: whylens.Images, swapped: whylens.Images
+) -> None:
+    mine = shortcut()
+    before = {k: v.clone() for k, v in mine.net.state_dict().items()}
+    act(groups, green, "retrain", mine, train=train, images=swapped)
+    assert all(torch.equal(v, before[k]) for k, v in mine.net.state_dict().items())
+
+
+def test_leaving_out_and_relabelling_are_measured(
+    groups: whylens.Groups, green: Any, model: Model, train: whylens.Images, swapped: whylens.Images
+) -> None:
+    less = act(groups, green, "exclude", model, train=train, images=swapped)
+    assert less.said["training_images_left_out"] > 20
+    assert set(less.controls) == {"learnt anew, nothing left out", "random images of equal number"}
+    other = act(groups, green, "relabel", model, train=train, images=swapped, label="nothing")
+    assert other.said["training_images_relabelled"] == less.said["training_images_left_out"]
+
+
+def test_your_own_training_takes_the_place_of_the_last_layer(
+    groups: whylens.Groups, green: Any, model: Model, train: whylens.Images, swapped: whylens.Images
+) -> None:
+    seen = []
+
+    def fit(frames: Tensor, truth: Any) -> Model:
+        seen.append((tuple(frames.shape), len(truth)))
+        return model
+
+    found = act(groups, green, "retrain", model, train=train, images=swapped, fit=fit)
+    assert seen == [((200, 3, 32, 32), 200)] * 3
+    assert found.verdict == "no evidence"
+
+
+def test_export_writes_masks_over_the_photos(groups: whylens.Groups, green: Any, model: Model, tmp_path: Path) -> None:
+    act(groups, green, "export", model, out=str(tmp_path / "out dir"))
+    rows = list(csv.DictReader((tmp_path / "out dir" / "group.csv").open()))
+    assert [row["key"] for row in rows] == sorted(green.keys)
+    with Image.open(tmp_path / "out dir" / rows[0]["mask"]) as mask, Image.open(rows[0]["uri"]) as photo:
+        inside = np.asarray(mask) > 0
+        assert mask.size == photo.size
+        assert np.asarray(photo)[inside][:, 1].mean() > 150  # green
+
+
+def test_every_act_leaves_a_record(groups: whylens.Groups, green: Any, model: Model) -> None:
+    found = act(groups, green, "mask", model)
+    said = json.loads(found.record.read_text())
+    assert (said["action"], said["group"], said["version"]) == ("mask", green.name, groups.version)
+    assert said["image_ids"] == list(green.ids)
+    assert said["effect"]["after"]["value"] == found.after.value
+
+
+def test_the_command_line_acts_and_saves_the_model(
+    groups: whylens.Groups, green: Any, folder: Path, command: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    saved = whylens.save_model(whylens.load_model(f"{tmp_path / 'net.py'}:make"), tmp_path / "model")
+    run = whylens.audit(
+        whylens.load_model(saved), folder / "test" / "list.csv", out=tmp_path / "run", methods=["layer_cam"], workers=1
+    )
+    made = whylens.group(run)
+    name = max((g for g in made if g.class_name == "warm"), key=lambda g: share(made, g)).name
+    words = ("act", str(run.folder), name, "--action", "retrain", "--train", str(folder / "train" / "list.csv"))
+    words += ("--images", str(folder / "swapped" / "list.csv"), "--save", str(tmp_path / "new model"), "--json")
+    said = command(*words)
+    assert said.code == 0, said.err
+    told = json.loads(said.out)
+    assert told["verdict"] == "helped"
+    learnt, images = whylens.load_model(tmp_path / "new model"), whylens.load_images(folder / "swapped" / "list.csv")
+    frames = torch.stack([learnt.prepare(photo.pixels)[0] for photo in images])
+    right = [
+        learnt.class_name(k) == label for k, label in zip(learnt.predict(frames).argmax(1), images.labels, strict=True)
+    ]
+    assert np.mean(right) == told["after"]["value"]
+    other = command("act", str(run.folder), "no such", "--action", "mask")
+    assert other.code == 2
+    assert "No group 'no such'" in other.err
+
+
+def test_what_cannot_be_done_is_said(
+    groups: whylens.Groups, green: Any, model: Model, train: whylens.Images, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"No action 'masks'\. Did you mean 'mask'"):
+        act(groups, green, "masks", model)
+    with pytest.raises(InputError, match="train="):
+        act(groups, green, "retrain", model)
+    with pytest.raises(InputError, match="must be one Group"):
+        act(groups, "green", "mask", model)
+    with pytest.raises(InputError, match="No parameter 'strenght'"):
+        act(groups, green, "retrain", model, train=train, strenght=3)
+    nothing = write(tmp_path / "blue only", 50, seed=3).subset([k for k in range(50) if k % 5 in (1, 2, 4)])
+    with pytest.raises(InputError, match="no training image shows"):
+        act(groups, green, "retrain", model, train=nothing)
+    whole = Model(nn.Sequential(nn.Conv2d(3, 3, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten()), classes=CLASSES)
+    with pytest.raises(InputError):
+        act(groups, green, "retrain", whole, train=train)
