@@ -48,7 +48,7 @@ def epoch(net: nn.Module, preprocess: whylens.Preprocess, pixels: Tensor, labels
 def measured(name: str, recorded: int, images: int, repeats: int, room: Path) -> dict[str, Any]:
     """One net and one number of recorded pictures."""
     size, side = (images, 64) if name == "small" else (max(BATCH, images // ROOMY), 224)
-    held = plant(room / f"planted-{size}", train=size, test=max(recorded, 8), swapped=8)
+    held = plant(room / f"planted-{size}-{recorded}", train=size, test=max(recorded, 8), swapped=8)
     classes = list(held.classes)
     pixels = torch.stack([photo.pixels for photo in held.train])
     labels = torch.tensor([classes.index(str(label)) for label in held.train.labels])
