@@ -324,6 +324,36 @@ def test_the_command_writes_graph_and_picture(place: Path, tmp_path: Path, comma
     assert all((Path(one["folder"]) / "graph.json").exists() for one in told["graphs"])
 
 
+BRIGHT = """
+import torch
+from torch import nn
+from whylens import Model, Preprocess
+
+
+class Bright(nn.Module):
+    def forward(self, x):
+        seen = 20 * x.mean((1, 2, 3)) - 4
+        return torch.stack([seen, -seen], 1)
+
+
+def make():
+    frame = Preprocess((32, 32), 32, mean=(0, 0, 0), std=(1, 1, 1))
+    return Model(Bright(), preprocess=frame, classes=["bright", "dark"])
+"""
+
+
+def test_the_command_makes_a_quiz_with_maps(place: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
+    (tmp_path / "bright.py").write_text(BRIGHT, "utf-8")
+    words = ("--model", f"{tmp_path / 'bright.py'}:make", "--grid", "3", "--baseline", "black", "--out", tmp_path / "g")
+    words += ("--target", "bright", "--guide", "none", "--quiz", "--method", "saliency")
+    said = command("graph", place / "föto 1.png", place / "föto 2.png", *words)
+    assert said.code == 0, said
+    assert '"conditions": ["none", "graph", "saliency"]' in (tmp_path / "g" / "quiz.html").read_text("utf-8")
+    none = command("graph", place / "föto 1.png", *words, "--param", "max_scores=1")
+    assert none.code == 3
+    assert "no quiz" in none.out
+
+
 def test_a_photo_that_fails_does_not_stop_the_others(
     place: Path, tmp_path: Path, command: Callable[..., Any], refused: Callable[..., str]
 ) -> None:

@@ -113,8 +113,12 @@ def _graphs(
         said["graphs"].append(_facts(made, folder, written))
         lines += _told(made, folder, written)
     if shown is not None:
-        said["quiz"] = str(_quiz(model, images, graphs, shown, out, asked["seed"]))
-        lines.append(f"Quiz: open {said['quiz']}; sum up what readers saved: whylens graph --answers FILE.csv")
+        try:
+            said["quiz"] = str(_quiz(model, images, graphs, shown, out, asked["seed"]))
+            lines.append(f"Quiz: open {said['quiz']}; sum up what readers saved: whylens graph --answers FILE.csv")
+        except InputError as error:
+            said["failures"]["quiz"] = str(error)
+            lines.append(f"no quiz: {error}")
     say(said, as_json, "\n".join(lines))
     if said["failures"]:
         raise typer.Exit(SOME_FAILED)
