@@ -22,9 +22,9 @@ from torch import Tensor, nn
 import whylens
 from whylens import InputError, Placement, Preprocess, agreement, interval
 from whylens.comparison import tabulate
-from whylens.comparison.cells import safe
 from whylens.comparison.table import Column, Comparison, Row
 from whylens.interval import Interval
+from whylens.words import csv_text
 
 COUNT, SIDE = 12, 32
 BOX = (slice(8, 16), slice(16, 24))  # the object: rows, columns
@@ -433,7 +433,7 @@ def test_as_csv() -> None:
 
 
 def test_cells_that_a_table_program_would_run() -> None:
-    assert [safe(text) for text in ("=1+1", "+1", "-1", "@x", "a=b")] == ["'=1+1", "'+1", "'-1", "'@x", "a=b"]
+    assert [csv_text(text) for text in ("=1+1", "+1", "-1", "@x", "a=b")] == ["'=1+1", "'+1", "'-1", "'@x", "a=b"]
 
 
 def test_as_html() -> None:

@@ -18,6 +18,7 @@ from ._files import prepare_folder, write_atomic
 from .errors import InputError, no_such
 from .interval import Interval, plain, wilson
 from .separation import FEWEST, Separation
+from .words import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +33,6 @@ CONFIDENCE = "probability"
 
 LISTED = ("image_id", "key", "label", "prediction", "probability", "correct", "half")
 """Columns of the rows, before those of the methods."""
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -233,7 +232,5 @@ def _as_csv(table: pa.Table) -> bytes:
     out = csv.writer(text, lineterminator="\n")
     out.writerow(table.column_names)
     for row in table.to_pylist():
-        out.writerow(
-            f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value for value in row.values()
-        )
+        out.writerow(csv_text(value) if isinstance(value, str) else value for value in row.values())
     return text.getvalue().encode()

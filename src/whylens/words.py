@@ -8,6 +8,11 @@ from html import escape
 from .explanation import FLAGS, Explanation
 
 
+def csv_text(text: str) -> str:
+    """A CSV cell that no table program takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def number(value: float) -> str:
     """Two digits, with a real minus sign."""
     return f"{value:.2g}".replace("-", "−", 1) if value < 0 else f"{value:.2g}"

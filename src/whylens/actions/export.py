@@ -13,6 +13,7 @@ from .._files import file_name, prepare_folder, write_atomic
 from ..effect import Effect, measured
 from ..placement import Placement
 from ..task import Task
+from ..words import csv_text
 
 
 def export(task: Task, *, out: str) -> Effect:
@@ -36,7 +37,7 @@ def export(task: Task, *, out: str) -> Effect:
         Image.fromarray(over.astype(np.uint8) * 255).save(held, "PNG")
         write_atomic(masks / name, held.getvalue())
         words = [row["key"], row["uri"], row["label"], row["prediction"], row["probability"], f"masks/{name}"]
-        table.writerow([f"'{w}" if isinstance(w, str) and w[:1] in "=+-@" and w else w for w in words])
+        table.writerow(csv_text(w) if isinstance(w, str) else w for w in words)
     write_atomic(folder / "group.csv", text.getvalue().encode())
     right = task.groups.facts.correct[ids]
     known = right[~np.isnan(right)]

@@ -35,11 +35,6 @@ def plain(cell: Interval | float) -> Any:
     return {key: None if value != value else value for key, value in vars(cell).items()}
 
 
-def safe(text: str) -> str:
-    """A CSV cell that no table program takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:
     """Lines of text, every column as wide as its widest cell."""
     wide = [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -13,8 +13,8 @@ from typing import Any
 from .._files import prepare_folder, write_atomic
 from ..errors import InputError
 from ..interval import Interval
-from ..words import html_text
-from .cells import aligned, figure_words, markdown_table, plain, safe
+from ..words import csv_text, html_text
+from .cells import aligned, figure_words, markdown_table, plain
 
 FORMAT = 1
 """Of changes.json."""
@@ -212,7 +212,7 @@ def _as_csv(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     write = csv.writer(out, lineterminator="\n").writerow
     write(heads)
     for row in rows:
-        write([cell if _is_number(cell) else safe(cell) for cell in row])
+        write([cell if _is_number(cell) else csv_text(cell) for cell in row])
     return out.getvalue()
 
 

@@ -18,8 +18,8 @@ from .._files import prepare_folder, write_atomic
 from ..errors import InputError, no_such
 from ..explanation import Explanation
 from ..interval import Interval
-from ..words import failure_words, html_text
-from .cells import across, aligned, figure_words, markdown_table, number, plain, safe, sort_key, written
+from ..words import csv_text, failure_words, html_text
+from .cells import across, aligned, figure_words, markdown_table, number, plain, sort_key, written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,7 +153,7 @@ class Comparison:
         write([self.kind[:-1], *(c.name + t for c in self.columns for t in (tails if c.name in spread else ("",)))])
         for row in self.rows:
             cells = [written(row.cells.get(c.name), len(tails) if c.name in spread else 1) for c in self.columns]
-            write([safe(row.name), *(text for cell in cells for text in cell)])
+            write([csv_text(row.name), *(text for cell in cells for text in cell)])
         return out.getvalue()
 
     def images_csv(self) -> str:
@@ -161,9 +161,9 @@ class Comparison:
         out = StringIO()
         write = csv.writer(out, lineterminator="\n").writerow
         series = {f"{row.name}: {column}": v for row in self.rows for column, v in row.values.items()}
-        write(["image", *map(safe, series)])
+        write(["image", *map(csv_text, series)])
         for k, name in enumerate(self.ids):
-            write([safe(name), *("" if v[k] != v[k] else float(v[k]) for v in series.values())])
+            write([csv_text(name), *("" if v[k] != v[k] else float(v[k]) for v in series.values())])
         return out.getvalue()
 
     def html(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,6 +119,11 @@ class _Regions:
         self.run, (_, self.stored), self.images = run, run.method(label), images
         self.folder = run.folder / "derived" / file_name(f"regions.{self.stored.label}")
 
+    @cached_property
+    def explained(self) -> list[bool]:
+        """Whether each image of the run has a map."""
+        return [status == "ok" for status in self.run.table(["status"]).column(0).to_pylist()]
+
     def read(self, model: Model | None, progress: bool) -> Points:
         done = records(self.folder, "", self.run.plan.shards)
         todo = [k for k in range(self.run.plan.shards) if k not in done]
@@ -181,8 +187,7 @@ class _Regions:
     def _batch(self, model: Model, batch: Frames) -> Iterator[tuple[NDArray[Any], ...]]:
         """The regions of one batch: image, region, share and vector of each."""
         layer = self.stored.features
-        status = self.run.table(["status"]).column(0)
-        ok = [k for k, p in enumerate(batch.positions) if status[p].as_py() == "ok"]
+        ok = [k for k, p in enumerate(batch.positions) if self.explained[p]]
         if not ok or layer is None:
             return
         passes = Passes(model, batch.frames[ok], layers={layer})

@@ -111,9 +111,9 @@ def open_groups(run: Run | str | Path, name: str = "main") -> Groups:
 
 def facts_of(run: Run) -> Facts:
     """What a run's rows say of its images, by `image_id`."""
-    known = run.table().column_names
-    inside = next((c for c in known if c.startswith("metric.energy_inside")), None)
     table = run.table()
+    known = table.column_names
+    inside = next((c for c in known if c.startswith("metric.energy_inside")), None)
     own = [c for c in known if c not in _SAID and "." not in c]
     probability = table.column("probability").to_numpy(zero_copy_only=False)
     correct = table.column("correct").to_pylist()

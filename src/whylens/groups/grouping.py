@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from .._files import create_once, write_atomic
 from ..errors import DamageError, InputError, no_such
 from ..interval import Interval, plain
 from ..run.read import Run
+from ..words import csv_text
 from .describe import Facts, Group, described
 from .evidence import Points
 from .intervene import Tested
@@ -111,6 +113,8 @@ class Groups:
     def __getitem__(self, which: str | int) -> Group:
         """A group by its name, or by its place, "worth a look" first."""
         if isinstance(which, int):
+            if not -len(self) <= which < len(self):
+                raise InputError(f"There are {len(self)} groups, counted from 0. Got {which}.")
             return self._groups[which]
         found = next((g for g in self._groups if g.name == which), None)
         if found is None:
@@ -190,8 +194,8 @@ class Groups:
             raise InputError(
                 f"groups: '{self.name}' was edited by somebody else: version {version} exists. Open it again."
             )
-        made = object.__new__(Groups)
-        made.__dict__.update(self.__dict__, version=version, state=state)
+        made = copy(self)
+        made.version, made.state = version, state
         made._groups = made._made()
         return made
 
@@ -206,7 +210,7 @@ class Groups:
         for p in range(len(self.points)):
             image = int(self.points.image[p])
             words = [self.facts.keys[image], names.get(int(self.state.labels[p]), ""), self.facts.class_names[image]]
-            key, group, of_class = (_plain(str(w)) for w in words)
+            key, group, of_class = (csv_text(str(w)) for w in words)
             x, y = self.layout.at[p]
             table.writerow(
                 [image, key, int(self.points.region[p]), group, of_class, f"{self.points.share[p]:.4f}", x, y]
@@ -226,9 +230,9 @@ class Groups:
             if place in said:
                 name = said[place]
                 labels[p] = names.setdefault(name, max([-1, *names.values()]) + 1) if name else -1
-        if len(
-            {(int(g), str(c)) for g, c in zip(labels, self.facts.class_names[self.points.image], strict=True) if g >= 0}
-        ) > len(set(labels[labels >= 0].tolist())):
+        grouped = labels >= 0
+        pairs = np.stack([labels, self.facts.classes[self.points.image]], 1)[grouped]
+        if len(np.unique(pairs, axis=0)) > len(np.unique(labels[grouped])):
             raise InputError(f"groups: '{path}' puts images of different classes into one group.")
         return self._next(f"read {Path(path).name}", labels=labels, names={v: k for k, v in names.items()}, tests={})
 
@@ -301,8 +305,3 @@ def _is_whole(data: bytes) -> bool:
 
 def _json(said: Mapping[str, Any]) -> bytes:
     return json.dumps(said, sort_keys=True).encode()
-
-
-def _plain(word: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{word}" if word[:1] in ("=", "+", "-", "@") else word
