@@ -294,3 +294,10 @@ def test_what_cannot_be_done_is_said(
     whole = Model(nn.Sequential(nn.Conv2d(3, 3, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten()), classes=CLASSES)
     with pytest.raises(InputError):
         act(groups, green, "retrain", whole, train=train)
+
+
+def test_a_parameter_that_is_needed_and_lacks_is_said(groups: whylens.Groups, green: Any, model: Model) -> None:
+    with pytest.raises(InputError, match="export needs the parameter 'out'"):
+        act(groups, green, "export", model)
+    with pytest.raises(InputError, match="There are 3 groups"):
+        groups[7]

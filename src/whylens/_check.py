@@ -115,4 +115,7 @@ def checked(function: Callable[..., Any], given: Mapping[str, Any], where: str) 
         if name not in known:
             own = ", ".join(known) or "none"
             raise no_such("parameter", name, list(known), f"{where} takes: {own}.")
+    missing = next((n for n, p in known.items() if n not in given and p.default is inspect.Parameter.empty), None)
+    if missing is not None:
+        raise InputError(f"{where} needs the parameter '{missing}'.")
     return {name: p.accept(given[name], where) if name in given else p.default for name, p in known.items()}

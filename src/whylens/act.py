@@ -59,7 +59,7 @@ def act(
         run=run,
         groups=grouping,
         group=group,
-        given_model=model,
+        model=model or run.model(),
         given_images=None if images is None else load_images(images),
         train=None if train is None else load_images(train),
         seed=seed,

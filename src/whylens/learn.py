@@ -53,7 +53,7 @@ def lesson(task: Task, model: Model) -> Lesson:
     train = task.train
     if train is None:
         raise InputError("act: this action learns, and needs the training images: train=.")
-    known = model.class_index(task.group.class_name) if isinstance(task.group.class_name, str) else -1
+    known = int(task.groups.facts.classes[task.group.ids[0]])
     truth = truth_of(model, train, range(len(train)), "train")
     _, stored = task.run.method(str(task.groups.settings["method"]))
     mark = sha256("\n".join(train.ids).encode(errors="surrogatepass")).hexdigest()[:12]

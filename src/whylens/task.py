@@ -34,16 +34,11 @@ class Task:
     run: Run
     groups: Groups
     group: Group
-    given_model: Model | None
+    model: Model
     given_images: Images | None
     train: Images | None
     seed: int
     progress: bool
-
-    @property
-    def model(self) -> Model:
-        """The model: as given, else opened again."""
-        return self.given_model or self.run.model()
 
     def own_images(self) -> Images:
         """All images of the run: as given where it is they, else read again."""
@@ -52,10 +47,10 @@ class Task:
             return given
         return self.run.images
 
-    def evidence(self, model: Model) -> tuple[Tensor, Tensor, list[int]]:
+    def evidence(self) -> tuple[Tensor, Tensor, list[int]]:
         """Frames ``(N, C, H, W)`` of the group's images, its evidence there ``(N, 1, H, W)``, and their numbers."""
         images, ids = self.own_images(), sorted(self.group.ids)
-        frames = framed(model, images, ids)
+        frames = framed(self.model, images, ids)
         maps = self.run.maps(str(self.groups.settings["method"]), ids)
         own: dict[int, list[int]] = {}
         for point in self.group.points.tolist():
@@ -63,7 +58,7 @@ class Task:
         masks = [
             regions(m)[[r for r in own[i] if r >= 0] or slice(None)].any(0) for m, i in zip(maps, ids, strict=True)
         ]
-        return frames, evidence(self.groups, model, frames, masks, self.group.number), ids
+        return frames, evidence(self.groups, self.model, frames, masks, self.group.number), ids
 
 
 def framed(model: Model, images: Images, ids: Any) -> Tensor:

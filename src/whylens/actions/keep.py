@@ -16,7 +16,7 @@ def keep(task: Task) -> Effect:
     kept alone.
     """
     model = task.model
-    frames, evidence, ids = task.evidence(model)
+    frames, evidence, ids = task.evidence()
     control = elsewhere(evidence, ids, task.seed)
     truth = task.groups.facts.classes[ids]
     fill = nothing(model, frames, int(truth[0]))

@@ -14,7 +14,7 @@ def mask(task: Task) -> Effect:
     prediction is measured.
     """
     model = task.model
-    frames, evidence, ids = task.evidence(model)
+    frames, evidence, ids = task.evidence()
     control = elsewhere(evidence, ids, task.seed)
     images = task.own_images()
     labelled = all(images.labels[i] is not None for i in ids)

@@ -76,8 +76,7 @@ def intervene(
         for own in (masks, control):
             found.append(_share(model, torch.where(own, frames, blank), target))
         for own in (masks, control):
-            lost = _share(model, removed(frames, own), target)
-            found.append(wilson(lost.n - round(lost.value * lost.n) if lost.n else 0, lost.n))
+            found.append(_share(model, removed(frames, own), target, lost=True))
         donors = torch.arange(len(hosts)) % max(1, len(frames))
         for own in (masks, control):
             found.append(_share(model, torch.where(own[donors], frames[donors], hosts), target))
@@ -122,9 +121,9 @@ def nothing(model: Model, frames: Tensor, target: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _share(model: Model, frames: Tensor, target: int) -> Interval:
-    """The share of frames that the model takes for the class."""
+def _share(model: Model, frames: Tensor, target: int, *, lost: bool = False) -> Interval:
+    """The share of frames that the model takes for the class, or, `lost`, for another one."""
     hits = 0
     for part in torch.split(frames, _BATCH) if len(frames) else ():
         hits += int((model.predict(part).argmax(1) == target).sum())
-    return wilson(hits, len(frames))
+    return wilson(len(frames) - hits if lost else hits, len(frames))
