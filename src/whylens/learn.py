@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -13,15 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ._state import as_found
+from .effect import Effect, measured
 from .errors import InputError
 from .groups import cluster, project
 from .groups.evidence import points, regions
 from .groups.reason import evidence
-from .images import Images
 from .model import Model
 from .run.audit import audit
 from .run.local import method_of
-from .task import Task, framed, truth_of
+from .task import Task, framed, hits, truth_of
 
 Array = NDArray[Any]
 
@@ -32,13 +33,12 @@ _BATCH = 64
 class Lesson:
     """Training frames ``(N, C, H, W)``, their true outputs ``(N,)``, and the group's evidence ``(N, 1, H, W)``.
 
-    `numbers` ``(N,)`` name the images; those whose evidence is empty do not show the group's reason.
+    Images whose evidence is empty do not show the group's reason.
     """
 
     frames: Tensor
     truth: Array
     evidence: Tensor
-    numbers: list[int]
 
     @property
     def shows(self) -> Array:
@@ -74,7 +74,7 @@ def lesson(task: Task, model: Model) -> Lesson:
         ]
         for image, mask in zip(ids, evidence(task.groups, model, frames[ids], parts, task.group.number), strict=True):
             shown[image] |= mask
-    return Lesson(frames, truth, shown, list(range(len(train))))
+    return Lesson(frames, truth, shown)
 
 
 def _assigned(task: Task, vectors: Array, known: int) -> Array:
@@ -138,8 +138,19 @@ def _entering(model: Model, layer: nn.Linear, frames: Tensor) -> Tensor:
     return torch.cat(held).flatten(1)
 
 
-def judged(task: Task, model: Model) -> tuple[Tensor, Array]:
-    """The frames on which an act is judged, and their true outputs: the images given, else the run's own."""
-    images: Images = task.given_images if task.given_images is not None else task.run.images
+def judged(task: Task, action: str, made: Model, controls: Mapping[str, Model], said: Mapping[str, Any]) -> Effect:
+    """The effect of a model that was learnt: accuracy on the images given, else the run's own, beside its controls."""
+    images = task.run.images if task.given_images is None else task.given_images
     ids = range(len(images))
-    return framed(model, images, ids), truth_of(model, images, ids, "images")
+    frames, truth = framed(task.model, images, ids), truth_of(task.model, images, ids, "images")
+    return measured(
+        action,
+        task.group.name,
+        "accuracy",
+        hits(task.model, frames, truth),
+        hits(made, frames, truth),
+        {name: hits(control, frames, truth) for name, control in controls.items()},
+        seed=task.seed,
+        said=said,
+        model=made,
+    )

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from .._check import Range
-from ..effect import Effect, measured
+from ..effect import Effect
 from ..errors import InputError
 from ..groups.intervene import elsewhere, removed
 from ..learn import Lesson, judged, lesson, relearnt
 from ..model import Model
-from ..task import Task, hits
+from ..task import Task
 
 Fit = Callable[[Tensor, Any], Model]
 """Your own training: frames ``(N, C, H, W)`` and true outputs ``(N,)`` → a Model."""
@@ -39,42 +39,34 @@ def retrain(
     if fit is not None and not callable(fit):
         raise InputError(f"retrain: fit must be a function (frames, truth) -> Model. Got {fit!r}.")
     own: Fit | None = fit
-    model = task.model
-    held = lesson(task, model)
+    held = lesson(task, task.model)
     if not held.shows.any():
         raise InputError(f"retrain: no training image shows '{task.group.name}'. Is it the set the model learnt from?")
 
     def learn(frames: Tensor) -> Model:
-        made = relearnt(model, frames, held.truth, strength=strength) if own is None else own(frames, held.truth)
+        made = relearnt(task.model, frames, held.truth, strength=strength) if own is None else own(frames, held.truth)
         if not isinstance(made, Model):
             raise InputError(f"retrain: fit must give a whylens.Model. Got {type(made).__name__}.")
         return made
 
     pasted = share if how == "balance" else 0.0
     rows = held.shows.nonzero()[0]
-    random = elsewhere(held.evidence[rows], [held.numbers[r] for r in rows], task.seed)
-    frames, truth = judged(task, model)
-    made = learn(_changed(held, rows, held.evidence[rows], pasted, task.seed))
-    return measured(
-        "retrain",
-        task.group.name,
-        "accuracy",
-        hits(model, frames, truth),
-        hits(made, frames, truth),
-        {
-            "learnt anew, nothing changed": hits(learn(held.frames), frames, truth),
-            "random regions of equal shape": hits(
-                learn(_changed(held, rows, random, pasted, task.seed)), frames, truth
-            ),
-        },
-        seed=task.seed,
-        said={
-            "training_images_that_show_it": len(rows),
-            "of": len(held.truth),
-            "area": round(float(held.evidence[rows].float().mean()), 4),
-        },
-        model=made,
+    random = elsewhere(held.evidence[rows], rows.tolist(), task.seed)
+    made, anew, at_random = (
+        learn(frames)
+        for frames in (
+            _changed(held, rows, held.evidence[rows], pasted, task.seed),
+            held.frames,
+            _changed(held, rows, random, pasted, task.seed),
+        )
     )
+    said = {
+        "training_images_that_show_it": len(rows),
+        "of": len(held.truth),
+        "area": round(float(held.evidence[rows].float().mean()), 4),
+    }
+    controls = {"learnt anew, nothing changed": anew, "random regions of equal shape": at_random}
+    return judged(task, "retrain", made, controls, said)
 
 
 def _changed(held: Lesson, rows: Any, masks: Tensor, share: float, seed: int) -> Tensor:
