@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,9 +56,7 @@ class Effect:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         held = {k: v for k, v in vars(self).items() if k not in ("model", "record")}
-        made: dict[str, Any] = plain({k: asdict(v) if isinstance(v, Interval) else v for k, v in held.items()})
-        for key in ("controls", "beyond"):
-            made[key] = {k: plain(asdict(v)) for k, v in getattr(self, key).items()}
+        made: dict[str, Any] = plain(held)
         return made
 
 

@@ -61,7 +61,8 @@ def mean(values: NDArray[Any], *, seed: int = 0) -> Interval:
 
 
 def plain(value: Any) -> Any:
-    """Plain values for JSON, whatever they are nested in; what is not a number is null."""
+    """Plain values for JSON, intervals by name, whatever they are nested in; what is not a number is null."""
+    value = vars(value) if isinstance(value, Interval) else value
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, tuple | list):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..interval import Interval
 
@@ -26,13 +25,6 @@ def written(cell: Interval | float | None, count: int) -> list[str]:
     numbers = [cell.value, cell.low, cell.high, cell.n] if isinstance(cell, Interval) else [cell]
     texts = ["" if v is None or v != v else f"{v:.10g}" for v in numbers]
     return texts + [""] * (count - len(texts))
-
-
-def plain(cell: Interval | float) -> Any:
-    """A cell for JSON."""
-    if not isinstance(cell, Interval):
-        return cell
-    return {key: None if value != value else value for key, value in vars(cell).items()}
 
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:

@@ -12,9 +12,9 @@ from typing import Any
 
 from .._files import prepare_folder, write_atomic
 from ..errors import InputError
-from ..interval import Interval
+from ..interval import Interval, plain
 from ..words import csv_text, html_text
-from .cells import aligned, figure_words, markdown_table, plain
+from .cells import aligned, figure_words, markdown_table
 
 FORMAT = 1
 """Of changes.json."""

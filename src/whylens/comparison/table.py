@@ -17,9 +17,9 @@ from .. import interval
 from .._files import prepare_folder, write_atomic
 from ..errors import InputError, no_such
 from ..explanation import Explanation
-from ..interval import Interval
+from ..interval import Interval, plain
 from ..words import csv_text, failure_words, html_text
-from .cells import across, aligned, figure_words, markdown_table, number, plain, sort_key, written
+from .cells import across, aligned, figure_words, markdown_table, number, sort_key, written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
