@@ -17,7 +17,7 @@ from ._state import as_found
 from .effect import Effect, measured
 from .errors import InputError
 from .groups import cluster, project
-from .groups.evidence import points, regions
+from .groups.evidence import points, region
 from .groups.reason import evidence
 from .model import Model
 from .run.audit import audit
@@ -68,10 +68,7 @@ def lesson(task: Task, model: Model) -> Lesson:
     shown = torch.zeros(len(train), 1, *frames.shape[2:], dtype=torch.bool)
     if len(own):
         ids = found.image[own].tolist()
-        parts = [
-            regions(m)[r] if r >= 0 else regions(m).any(0)
-            for m, r in zip(run.maps(stored.label, ids), found.region[own].tolist(), strict=True)
-        ]
+        parts = [region(m, r) for m, r in zip(run.maps(stored.label, ids), found.region[own].tolist(), strict=True)]
         for image, mask in zip(ids, evidence(task.groups, model, frames[ids], parts, task.group.number), strict=True):
             shown[image] |= mask
     return Lesson(frames, truth, shown)

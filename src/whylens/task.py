@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .groups.describe import Group
-from .groups.evidence import regions
+from .groups.evidence import region
 from .groups.grouping import Groups
 from .groups.reason import evidence
 from .images import Images
@@ -55,10 +55,8 @@ class Task:
         own: dict[int, list[int]] = {}
         for point in self.group.points.tolist():
             own.setdefault(int(self.groups.points.image[point]), []).append(int(self.groups.points.region[point]))
-        masks = [
-            regions(m)[[r for r in own[i] if r >= 0] or slice(None)].any(0) for m, i in zip(maps, ids, strict=True)
-        ]
-        return frames, evidence(self.groups, self.model, frames, masks, self.group.number), ids
+        parts = [torch.stack([region(m, r) for r in own[i]]).any(0) for m, i in zip(maps, ids, strict=True)]
+        return frames, evidence(self.groups, self.model, frames, parts, self.group.number), ids
 
 
 def framed(model: Model, images: Images, ids: Any) -> Tensor:

@@ -52,14 +52,9 @@ def retrain(
     pasted = share if how == "balance" else 0.0
     rows = held.shows.nonzero()[0]
     random = elsewhere(held.evidence[rows], rows.tolist(), task.seed)
-    made, anew, at_random = (
-        learn(frames)
-        for frames in (
-            _changed(held, rows, held.evidence[rows], pasted, task.seed),
-            held.frames,
-            _changed(held, rows, random, pasted, task.seed),
-        )
-    )
+    made = learn(_changed(held, rows, held.evidence[rows], pasted, task.seed))
+    anew = learn(held.frames)
+    at_random = learn(_changed(held, rows, random, pasted, task.seed))
     said = {
         "training_images_that_show_it": len(rows),
         "of": len(held.truth),

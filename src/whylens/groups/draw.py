@@ -16,7 +16,7 @@ from ..picture import UNSEEN, bounded, draw, greyed
 from ..placement import Placement
 from ..sheet import GREY, Cell, Text, lay_out
 from .describe import Group
-from .evidence import regions
+from .evidence import region
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,7 +129,7 @@ def _cell(groups: Groups, point: int, images: Images | None, told: list[Text]) -
 
 def _evidence(groups: Groups, point: int, images: Images | None, side: int) -> NDArray[Any] | None:
     """The photo with the point's region in colour and the rest grey and dark; None where the photo is not at hand."""
-    image, region = int(groups.points.image[point]), int(groups.points.region[point])
+    image, number = int(groups.points.image[point]), int(groups.points.region[point])
     try:
         photo = groups.run.images_at(image)[0] if images is None else images[image]
     except WhylensError:
@@ -137,10 +137,10 @@ def _evidence(groups: Groups, point: int, images: Images | None, side: int) -> N
     size = (photo.pixels.shape[-2], photo.pixels.shape[-1])
     shown = bounded(size, side)
     picture = draw(photo.pixels, shown)
-    if region < 0:
+    if number < 0:
         return picture
     row = groups.run.table(["placement"]).column(0)[image].as_py()
-    mask = regions(groups.run.maps(str(groups.settings["method"]), image)[0])[region]
+    mask = region(groups.run.maps(str(groups.settings["method"]), image)[0], number)
     placement = Placement.identity(*size) if row is None else Placement.read(row)
     frame = F.interpolate(mask[None, None].float(), size=placement.frame, mode="nearest-exact")
     kept = placement.to_photo(frame[0])[None]

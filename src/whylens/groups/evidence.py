@@ -78,6 +78,12 @@ def regions(explained: Tensor, threshold: float = THRESHOLD) -> Tensor:
     return found[mass.argsort(descending=True, stable=True)[:MOST]]
 
 
+def region(explained: Tensor, number: int) -> Tensor:
+    """Region `number` ``(h, w)`` of a map ``(C, h, w)``; -1: all of its regions."""
+    found = regions(explained)
+    return found.any(0) if number < 0 else found[number]
+
+
 def points(
     run: Run,
     label: str,

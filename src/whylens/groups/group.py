@@ -24,7 +24,7 @@ from ..run.commit import Table, check_bytes, commit, records
 from ..run.read import Run, open_run
 from . import cluster, project
 from .describe import Facts, columns_of
-from .evidence import Per, Points, folder_of, points, regions
+from .evidence import Per, Points, folder_of, points, region
 from .grouping import FORMAT, Groups, State, latest, version_path
 from .intervene import Tested, intervene
 from .project import Layout
@@ -203,9 +203,7 @@ def _proof(made: Groups, label: str, number: int, model: Model, images: Images |
     ids = made.points.image[rows].tolist()
     frames = _frames(made.run, model, images, ids)
     maps = made.run.maps(label, ids)
-    parts = [
-        regions(m)[r] if r >= 0 else regions(m).any(0) for m, r in zip(maps, made.points.region[rows], strict=True)
-    ]
+    parts = [region(m, r) for m, r in zip(maps, made.points.region[rows].tolist(), strict=True)]
     right = (made.facts.correct == 1) | (np.isnan(made.facts.correct) & (made.facts.classes >= 0))
     others = (right & (made.facts.classes != target)).nonzero()[0]
     hosts = rng.permutation(others)[:IMAGES].tolist()
