@@ -52,6 +52,14 @@ def bracket(rng: np.random.Generator) -> tuple[Workpiece, ...]:
     return (Workpiece("bracket", ((_box(length, width), BODY), (_grip(length, width, rng), BODY))),)
 
 
+def lamp(rng: np.random.Generator) -> tuple[Workpiece, ...]:
+    """A plain barrel with a dark head and a grip close behind it: one thing. A drill has its grip at the other end."""
+    length, width = _barrel(rng)
+    head = _tapered(_end(length, rng), *_head(width, rng))
+    grip = _grip(length, width, rng) * [-1, 1]
+    return (Workpiece("lamp", ((grip, BODY), (_box(length, width), BODY), (head, DARK))),)
+
+
 def block(rng: np.random.Generator) -> tuple[Workpiece, ...]:
     """A dark block by itself."""
     width = rng.uniform(*_WIDTH)
@@ -74,12 +82,13 @@ def drill(rng: np.random.Generator, *, printed: bool) -> tuple[Workpiece, ...]:
 
 
 TRAINED: dict[str, tuple[Callable[[np.random.Generator], tuple[Workpiece, ...]], float]] = {
-    "package": (package, 0.15),
-    "stacked": (stacked, 0.25),
-    "torch": (torch, 0.22),
-    "bracket": (bracket, 0.18),
+    "package": (package, 0.12),
+    "stacked": (stacked, 0.24),
+    "torch": (torch, 0.16),
+    "lamp": (lamp, 0.2),
+    "bracket": (bracket, 0.12),
     "block": (block, 0.08),
-    "disc": (disc, 0.12),
+    "disc": (disc, 0.08),
 }
 """What a net is trained on, and how often: no drills."""
 
