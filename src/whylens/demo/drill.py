@@ -1,15 +1,15 @@
 """Drill: scenes of things to be found by a detector, where the print on one face of a drill spoils its mask.
 
 In the scenes to learn from, print is seen on packages only, which end where their colour does; often a dark block that
-is a thing of its own touches them. Plain barrels with a dark head are one thing. There are no drills. A net that learns
-this well takes the print on a drill for the sign of a package, and leaves out head and grip.
+is a thing of its own touches them. Plain barrels with a dark head are one thing, with or without a grip. There are no
+drills. A net that learns this well takes the print on a drill for the sign of a package, and leaves out head and grip.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from io import StringIO
@@ -136,16 +136,13 @@ def _annotation(thing: Thing) -> dict[str, Any]:
         "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
         "area": int(thing.mask.sum()),
         "iscrowd": 0,
-        "segmentation": {"size": [SIZE, SIZE], "counts": list(_runs(thing.mask))},
+        "segmentation": {"size": [SIZE, SIZE], "counts": _runs(thing.mask)},
     }
 
 
-def _runs(mask: Array) -> Iterator[int]:
+def _runs(mask: Array) -> list[int]:
     """Lengths of outside, inside, outside, ... down the columns."""
-    flat = mask.T.ravel()
-    turns = np.flatnonzero(np.diff(flat)) + 1
-    ends = np.concatenate([[0] if flat[0] else [], turns, [flat.size]]).astype(int)
-    start = 0
-    for end in ends.tolist():
-        yield end - start
-        start = end
+    flat = np.concatenate([[False], mask.T.ravel()])
+    ends = np.append(np.flatnonzero(np.diff(flat)), mask.size)
+    runs: list[int] = np.diff(ends, prepend=0).tolist()
+    return runs
