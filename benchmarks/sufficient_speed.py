@@ -6,10 +6,11 @@
 EfficientNet-Lite0 in the published setting (soft edges, black, beam 3, 15 candidates, 10 sets); the guide is made
 before the clock starts, for both sides. The peer makes the same search with a plain program: one call of the net for
 each mask that the search asks for, mask by mask. Two figures: against it as it is (the bar), and against it with our
-memory layout, folded batch norm and each distinct mask once, in batches of its best size (what remains). How much
-comes from not scoring a mask twice is told. A plain call costs the same for every mask, so of thousands of them only
-`--sample`, spread over all, are called, and their seconds stand for all. Runs are taken in turn; a figure is a ratio of medians. `--busy` counts CPU
-seconds of the process instead of the clock's, for a machine that does other things: then with `--threads 1`.
+memory layout, folded batch norm and each distinct mask once, in batches of its best size (what remains). How much comes
+from not scoring a mask twice is told. A plain call costs the same for every mask, so of thousands of them only
+`--sample`, spread over all, are called, and their seconds stand for all. Runs are taken in turn; a figure is a ratio of
+medians. `--busy` counts CPU seconds of the process instead of the clock's, for a machine that does other things: then
+with `--threads 1`.
 """
 
 from __future__ import annotations
