@@ -44,7 +44,7 @@ def measure(
     `model` and `images` (whatever `load_images` takes) are those that were explained; rows are matched by id, images
     that were not explained are left out. `metric` is a name, a `Metric`, or a function of your own with `MetricFacts`;
     `params` are its parameters. `precision` "auto" lets passes without gradients run in bfloat16 within a tolerance,
-    for images with 64 masks or more. `seed` fixes every draw.
+    for images with 48 masks or more. `seed` fixes every draw.
 
     A row that the metric does not apply to has the value NaN and a reason: no mask, one that cannot be read, an image
     that cannot be read, a map without mass. Raises InputError for what cannot be done as asked.
