@@ -9,13 +9,13 @@ matplotlib, tqdm and OpenCV, which the dev extra brings.
 
 The same photos, the same Grad-CAM maps, enlarged, with a little noise so that no two pixels are equal. Quantus' steps
 must divide the frame, so both sides take 48 steps instead of 50: Quantus 3,136 of the 150,528 values of a frame's three
-channels at a time. Its pixel flipping is a deletion
-and it has no insertion, so it flips twice, by the map and by its reverse: two curves on both sides. Two figures:
-against Quantus as its users call it, all photos in one batch (the bar), and given our memory layout, in which float32
-is what both compute; a third folds its batch norm too. Runs are taken in turn; a figure is a ratio of medians.
-`agreement` is the largest difference between the two deletion curves, as a share of the largest probability: Quantus
-cuts a pixel's channels apart where a step ends. `--busy` counts CPU seconds of the process instead of the clock's, for
-a machine that does other things: then with `--threads 1`.
+channels at a time. Its pixel flipping is a deletion and it has no insertion, so it flips twice, by the map and by its
+reverse: two curves on both sides. Two figures: against Quantus as its users call it, all photos in one batch (the bar),
+and given our memory layout, in which float32 is what both compute; a third folds its batch norm too. Ours runs a second
+time with precision="auto". Runs are taken in turn; a figure is a ratio of medians. `agreement` is the largest
+difference between the two deletion curves, as a share of the largest probability: Quantus cuts a pixel's channels apart
+where a step ends. `--busy` counts CPU seconds of the process instead of the clock's, for a machine that does other
+things: then with `--threads 1`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from side_by_side import HERE, channels_last, interleaved, medians, rounded, wri
 from torch import Tensor, nn
 
 import whylens
+from whylens.engine import Precision
 from whylens.folding import folds
 
 STEPS, VALUES = 48, 3136
@@ -83,17 +84,20 @@ def row(model: whylens.Model, images: whylens.Images, options: argparse.Namespac
         for order in (maps, maps.max() - maps):
             flipped(peer, given, targets, order)
 
-    def ours() -> None:
+    def ours(precision: Precision = "float32") -> None:
         for name in ("insertion", "deletion"):
-            whylens.measure(model, images, explanation, metric=f"{name}:steps={STEPS}")
+            whylens.measure(model, images, explanation, metric=f"{name}:steps={STEPS}", precision=precision)
 
     mine = whylens.measure(model, images, explanation, metric=f"deletion:steps={STEPS},baseline=mean").curve
     apart = {
         name: np.abs(flipped(peer, given, targets, maps) - mine.numpy()[:, 1:]).max() for name, peer in peers.items()
     }
-    runs = {name: lambda peer=peer: theirs(peer) for name, peer in peers.items()} | {"whylens": ours}
+    runs = {name: lambda peer=peer: theirs(peer) for name, peer in peers.items()} | {
+        "whylens": ours,
+        "whylens, auto": lambda: ours("auto"),
+    }
     clock = time.process_time if options.busy else time.perf_counter
-    seconds = interleaved(runs, options.repeats, clock=clock)
+    seconds = interleaved(runs, options.repeats, warm=False, clock=clock)  # each has run above, but for auto
     median = medians(seconds)
     over = {name: round(median[name] / median["whylens"], 2) for name in peers}
     return {
@@ -104,6 +108,7 @@ def row(model: whylens.Model, images: whylens.Images, options: argparse.Namespac
         "seconds": rounded(seconds),
         "medians": {name: round(s, 2) for name, s in median.items()},
         "over Quantus as called (bar 4, aim 8)": over["Quantus"],
+        "precision auto, over Quantus as called": round(median["Quantus"] / median["whylens, auto"], 2),
         "over Quantus in our layout (above 1)": over["Quantus, channels last"],
         "over Quantus in our layout, folded": over["Quantus, channels last, folded"],
         "agreement": {name: float(f"{d / float(mine.max()):.2g}") for name, d in apart.items()},

@@ -15,14 +15,19 @@ SOURCE = Path(whylens.__file__).parent
 
 LAYERS = [
     "errors _check _plugins _state _progress _files",
-    "placement pixels dicom decode annotations masks images sources explanation words colour sheet picture"
+    "placement detections pixels dicom decode annotations masks images sources explanation words colour sheet picture"
     " outlines figure",
-    "preprocess grid layers black_box stages model calls rules excitation target folding engine passes probe"
+<<<<<<< HEAD
+    "preprocess grid layers black_box stages model calls rules excitation target fused folding engine passes probe"
     " conductance",
+=======
+    "preprocess grid layers black_box stages rcnn segmenter model places calls rules excitation target folding engine"
+    " passes probe conductance",
+>>>>>>> det
     "contract baseline regions residual embedding interval surrogate student inquiry hierarchy scoring penalty optimise"
     " mask_search augmentation removal imputation overlap similarity randomisation agreement",
     "methods metrics structured",
-    "collect batches explain trial scores measure zoo testing attention attention_figure graph",
+    "collect batches trial located explain scores measure zoo testing attention attention_figure graph",
     "run",
     "groups",
     "study study_summary",
@@ -38,11 +43,11 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 
 PUBLIC = [
-    "AttentionGraph", "Explanation", "Gap", "Groups", "Images", "InputError", "Maps", "Method", "MethodFacts",
-    "Metric", "MetricFacts", "MissingExtra", "Model", "Placement", "Preprocess", "Probe", "Range", "Record",
-    "Recorder", "Run", "Scores", "Trial", "Values", "WhylensError", "__version__", "act", "attention_graph",
-    "audit", "compare", "explain", "explain_many", "figure", "gap", "group", "load_images", "load_model",
-    "measure", "open_groups", "open_record", "open_run", "report", "save_model",
+    "AttentionGraph", "Detections", "Explanation", "Gap", "Groups", "Images", "InputError", "Instances", "Maps",
+    "Method", "MethodFacts", "Metric", "MetricFacts", "MissingExtra", "Model", "Placement", "Preprocess", "Probe",
+    "Range", "Record", "Recorder", "Region", "Run", "Scores", "Trial", "Values", "WhylensError", "__version__",
+    "act", "attention_graph", "audit", "compare", "explain", "explain_many", "figure", "gap", "group",
+    "load_images", "load_model", "measure", "open_groups", "open_record", "open_run", "report", "save_model",
 ]  # fmt: skip
 
 FILES = sorted(p for p in SOURCE.rglob("*.py") if p != SOURCE / "__init__.py")

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from whylens import InputError, Model, Preprocess, Probe, regions
+from whylens import InputError, Model, Preprocess, Probe, fused, regions
 from whylens.baseline import fill, search
 from whylens.engine import default_rows
 from whylens.folding import folds
@@ -251,6 +252,92 @@ def test_only_what_belongs_together_is_folded(kind: str, pairs: int) -> None:
         folded = net(x)
     with torch.no_grad():
         torch.testing.assert_close(folded, net(x), rtol=1e-4, atol=1e-5)
+
+
+class Acting(nn.Module):
+    """Convolution, norm or none, and an activation, put together in the ways that must or must not become one call."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.rectify = nn.ReLU(inplace="in place" in kind)
+        awake(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kind, act = self.kind, self.rectify
+        y = 9.0 * self.conv(x) if kind == "scaled" else self.conv(x)
+        y = y if kind.startswith("no norm") else self.norm(y)
+        if kind in ("module", "in place", "no norm", "no norm in place", "scaled"):
+            y = act(y)
+        elif kind == "relu6":
+            y = F.relu6(4.0 * y) + F.relu6(self.norm(self.conv(x)))  # the convolution is used twice
+        elif kind == "relu6 alone":
+            y = F.relu6(y)
+        elif kind == "bounds":
+            y = F.hardtanh(y, -0.2, 0.3)
+        elif kind == "used twice" or kind == "in place, used twice":
+            y = act(y) + y
+        elif kind == "added first":
+            y = act(y + x[:, :1])
+        elif kind == "twice over":
+            y = act(act(y) - 0.1)
+        elif kind == "moved in place":
+            y = act(y)
+            y -= 0.1
+            y = act(y)
+        elif kind == "sigmoid":
+            y = y.sigmoid()
+        return y.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [
+        ("module", 0),
+        ("in place", 0),
+        ("no norm", 0),
+        ("no norm in place", 0),
+        ("scaled", 1),
+        ("relu6", 2),
+        ("relu6 alone", 0),
+        ("bounds", 0),
+        ("used twice", 1),
+        ("in place, used twice", 0),
+        ("added first", 1),
+        ("twice over", 1),
+        ("moved in place", 1),
+        ("sigmoid", 0),
+    ],
+)
+def test_an_activation_is_taken_into_its_convolution(kind: str, left: int) -> None:
+    """`left` activations are still called: those that are no convolution's only future."""
+    assert fused.available()
+    net = Acting(kind).eval()
+    x = frames(2)
+    known = folds(net, x[:1], net)
+    assert bool(known) == (kind != "relu6")
+    acted = (F.relu, F.relu_, torch.relu, torch.relu_, F.hardtanh, F.relu6)
+    with torch.no_grad(), Calls(acted) as calls, known.mode():
+        found = net(x)
+    assert calls.count == left
+    with torch.no_grad():
+        torch.testing.assert_close(found, net(x), rtol=1e-5, atol=1e-6)
+    with torch.enable_grad(), known.mode():  # these calls have no gradient, so others are made
+        assert net(x.requires_grad_()).requires_grad
+
+
+class Calls(TorchFunctionMode):
+    """Counts calls of some functions."""
+
+    def __init__(self, of: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.of, self.count = of, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in self.of
+        with torch._C.DisableTorchFunction():
+            return func(*args, **kwargs or {})
 
 
 @pytest.mark.parametrize("what", ["weight in place", "weight replaced", "statistics"])

@@ -171,7 +171,7 @@ def test_a_segmentation_net_is_explained_by_a_function_of_its_output() -> None:
     assert found.maps.shape == (5, 1, 12, 12)
     assert not found.maps[:, :, 8:, 8:].isnan().any()
     with pytest.raises(whylens.InputError, match="needs a target function"):
-        whylens.explain(segments, FRAMES, target=1)
+        whylens.explain(whylens.Model(Segments(), layer="low", task="detection"), FRAMES, target=1)
 
 
 @MethodFacts(needs=("input gradient",), unit="score", signed=True)

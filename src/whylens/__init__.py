@@ -14,11 +14,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AttentionGraph": "attention",
+    "Detections": "detections",
     "Explanation": "explanation",
     "Gap": "right_wrong",
     "Groups": "groups.grouping",
     "Images": "images",
     "InputError": "errors",
+    "Instances": "places",
     "Maps": "contract",
     "Method": "contract",
     "MethodFacts": "contract",
@@ -32,6 +34,7 @@ _HOME = {
     "Range": "_check",
     "Record": "record",
     "Recorder": "recorder",
+    "Region": "places",
     "Run": "run.read",
     "Scores": "scores",
     "Trial": "contract",
@@ -70,6 +73,7 @@ if TYPE_CHECKING:
     from .contract import MetricFacts as MetricFacts
     from .contract import Trial as Trial
     from .contract import Values as Values
+    from .detections import Detections as Detections
     from .errors import InputError as InputError
     from .errors import MissingExtra as MissingExtra
     from .errors import WhylensError as WhylensError
@@ -86,6 +90,8 @@ if TYPE_CHECKING:
     from .measure import measure as measure
     from .model import Model as Model
     from .placement import Placement as Placement
+    from .places import Instances as Instances
+    from .places import Region as Region
     from .preprocess import Preprocess as Preprocess
     from .probe import Probe as Probe
     from .record import Record as Record

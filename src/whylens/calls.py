@@ -79,7 +79,7 @@ ARITHMETIC = QUOTIENTS | _names("add sub subtract rsub mul multiply")
 AFFINE = _names("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d")
 FIXED = _names(
     "mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
-    "interpolate upsample"
+    "interpolate upsample roi_pool"
 )
 PRODUCTS = _names("matmul bmm mm mv einsum")
 ROUTING = _names(

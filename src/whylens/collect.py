@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import __version__
 from .contract import Maps, Method
+from .detections import Instance
 from .embedding import Embedded
 from .errors import InputError
 from .explanation import Explanation
@@ -38,6 +39,12 @@ class Row:
     frame: tuple[int, ...]
     sure: Tensor  # probability of the predicted class
     embedded: Embedded | None = None
+    instance: Instance | None = None  # of all its images, which is then one
+
+    def target_name(self, index: int, model: Model) -> str:
+        """What is explained, in words; a number tells objects of one image apart."""
+        name = model.class_name(index)
+        return name if self.instance is None else f"{name} #{self.instance.number}"
 
 
 @dataclass
@@ -80,7 +87,9 @@ class Job:
             maps=torch.stack([r.maps[k] for r, k in order]),
             ids=tuple(images.ids[p - first] for p in positions),
             targets=index,
-            target_names=tuple(name if i < 0 else model.class_name(int(i)) for i in index),
+            target_names=tuple(
+                name if i < 0 else r.target_name(int(i), model) for i, (r, _) in zip(index, order, strict=True)
+            ),
             scores=torch.stack([r.scores[k] for r, k in order]),
             probabilities=torch.stack([r.probabilities[k] for r, k in order]),
             predictions=(predictions := torch.stack([r.predictions[k] for r, k in order])),
@@ -92,7 +101,7 @@ class Job:
             score_kind=kind if self.target.function is None else "function",
             signed=facts.signed,
             unit=facts.unit,
-            layer=self.layer,
+            layer=self._layers([r for r, _ in order]),
             baseline=one.result.extra.get("baseline"),
             model=model.name,
             frame=one.frame,
@@ -111,8 +120,14 @@ class Job:
             extra={k: v for k, v in one.result.extra.items() if k != "baseline"},
             history=_gather([(r.result.history, k) for r, k in order], axis=1),
             parts=_gather([(r.result.parts, k) for r, k in order], axis=0),
+            instances=tuple(r.instance for r, _ in order if r.instance is not None),
             images=images,
         )
+
+    def _layers(self, rows: list[Row]) -> str | None:
+        """The layer, or the layers where each object has its own."""
+        own = dict.fromkeys(row.instance.layer for row in rows if row.instance is not None)
+        return ", ".join(own) if self.layer in own else self.layer
 
 
 def _gather(values: list[tuple[Tensor | None, int]], axis: int) -> Tensor | None:

@@ -30,10 +30,10 @@ TOLERANCE = 0.01
 What all scores of an image change alike is taken back and does not count.
 """
 
-CHECKED = 16
-"""Masks of an image, spread over all of them, that are scored in both types to decide that."""
+CHECKED = (8, 16)
+"""Masks of an image, at least and at most, spread over all of them, that are scored in both types to decide that."""
 
-WORTH = 4
+WORTH = 6
 """How many times as many masks there must be for that to be worth it."""
 
 MEASURED_FROM = 500
@@ -105,12 +105,12 @@ class Engine:
         distinct, back = _distinct(masks)
         work = work.laid_out(memory_layout(self.model.net, work.frames))
         with self._ready(work.frames) as run:
-            found = [torch.empty(len(d)) for d in (distinct * count if len(distinct) == 1 else distinct)]
-            shifts = self._shifts(work, distinct, run)
-            for rough in (True, False):
-                self._all(work, distinct, [n for n in range(count) if (n in shifts) == rough], found, run, rough)
-            for n, shift in shifts.items():
-                found[n] += shift
+            found = [torch.full((len(d),), torch.nan) for d in (distinct * count if len(distinct) == 1 else distinct)]
+            shifts = self._shifts(work, distinct, found, run)
+            for half in (True, False):
+                pairs = [(n, k) for n in range(count) if (n in shifts) == half for k in _open(found[n])]
+                for (n, k), score in self._all(work, distinct, pairs, run, half):
+                    found[n][k] = score + shifts.get(n, 0.0)
         return torch.stack([found[n][back[n if len(back) > 1 else 0]] for n in range(count)])
 
     def plain(self, frames: Tensor, images: Tensor, read: Read) -> Tensor:
@@ -157,7 +157,7 @@ class Engine:
                 yield self._run
             return
         with as_found(net), torch.no_grad():
-            known = folds(net, frames[:1], model.forward) if _folds(model) else Folds((), ())
+            known = folds(net, frames[:1], model.forward) if _folds(model) else Folds()
             layout = memory_layout(net, frames)
 
             def run(rows: Tensor, half: bool = False) -> Any:
@@ -165,7 +165,7 @@ class Engine:
                 with ExitStack() as modes:
                     if half:
                         modes.enter_context(torch.autocast(rows.device.type, torch.bfloat16))
-                    if known.pairs:
+                    if known:
                         modes.enter_context(known.mode(dtype=torch.bfloat16 if half else torch.float32))
                     return model.forward(rows.contiguous(memory_format=layout))
 
@@ -175,19 +175,16 @@ class Engine:
         self,
         work: Work,
         distinct: list[Tensor],
-        images: list[int],
-        found: list[Tensor],
+        pairs: list[tuple[int, int]],
         run: Callable[..., Any],
         half: bool,
-    ) -> None:
-        """Every distinct mask of these images, micro-batch by micro-batch across images."""
+    ) -> Iterator[tuple[tuple[int, int], float]]:
+        """The score of each pair of an image and one of its distinct masks, micro-batch by micro-batch."""
         run = partial(run, half=half)
-        pairs = [(n, k) for n in images for k in range(len(found[n]))]
         start = 0
         for size in self._sizes(work, len(pairs), half):
             part = pairs[start : start + size]
-            for (n, k), score in zip(part, self._part(work, distinct, part, run).tolist(), strict=True):
-                found[n][k] = score
+            yield from zip(part, self._part(work, distinct, part, run).tolist(), strict=True)
             start += size
 
     def _part(
@@ -197,24 +194,34 @@ class Engine:
         masks = torch.stack([distinct[n if len(distinct) > 1 else 0][k] for n, k in pairs])
         return work.read(run(work.rows(index, masks)), index).float().cpu()
 
-    def _shifts(self, work: Work, distinct: list[Tensor], run: Callable[..., Any]) -> dict[int, float]:
+    def _shifts(
+        self, work: Work, distinct: list[Tensor], found: list[Tensor], run: Callable[..., Any]
+    ) -> dict[int, float]:
         """The images that may be scored in bfloat16, by number, and what is added to their scores then.
 
         bfloat16 often moves all scores of an image alike. That shift is measured on a few masks and taken back; an
-        image stays in float32 where what is left is more than `TOLERANCE`.
+        image stays in float32 where what is left is more than `TOLERANCE`. The float32 scores of those masks stand in
+        `found` from then on.
         """
         shifts: dict[int, float] = {}
         if self.precision != "auto" or not _folds(self.model) or not work.shiftable:
             return shifts
+        least, most = CHECKED
         for n in range(len(work.frames)):
-            held = distinct[n if len(distinct) > 1 else 0]
-            if len(held) < WORTH * CHECKED:
+            held = len(found[n])
+            checked = min(most, held // WORTH)
+            if checked < least:
                 continue
-            pairs = [(n, k) for k in torch.linspace(0, len(held) - 1, CHECKED).round().long().tolist()]
-            exact = self._part(work, distinct, pairs, run)
-            moved = exact - self._part(work, distinct, pairs, partial(run, half=True))
+            places = torch.linspace(0, held - 1, checked).round().long()
+            pairs = [(n, k) for k in places.tolist()]
+            exact, rough = (
+                torch.tensor([score for _, score in self._all(work, distinct, pairs, run, half)])
+                for half in (False, True)
+            )
+            found[n][places] = exact
+            moved = exact - rough
             reach = max(1.0, float(exact.max() - exact.min()))  # a probability's range is 1
-            left = (moved - moved.mean()).abs().mean() * CHECKED / (CHECKED - 1)
+            left = (moved - moved.mean()).abs().mean() * checked / (checked - 1)
             if float(left) <= TOLERANCE * reach:
                 shifts[n] = float(moved.mean())
         return shifts
@@ -256,6 +263,12 @@ def memory_layout(net: nn.Module, frames: Tensor) -> torch.memory_format:
     """Channels last where the net convolves: the same sums, up to twice as fast on a CPU."""
     convolves = frames.ndim == 4 and any(isinstance(m, nn.Conv2d) for m in net.modules())
     return torch.channels_last if convolves else torch.contiguous_format
+
+
+def _open(scores: Tensor) -> list[int]:
+    """The places that have no score yet."""
+    places: list[int] = scores.isnan().nonzero()[:, 0].tolist()
+    return places
 
 
 def _folds(model: Model) -> bool:

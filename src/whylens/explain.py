@@ -17,9 +17,11 @@ from ._progress import track
 from .batches import Batches, batched
 from .collect import Job
 from .contract import Method
+from .engine import Precision
 from .errors import InputError
 from .explanation import Explanation
 from .images import Images
+from .located import Located
 from .model import Model
 from .probe import Score, score_kind
 from .sources import load_images
@@ -50,7 +52,8 @@ def explain(
 
     `images` is whatever `load_images` takes. `method` is a name, a `Method`, or a function of your own; `params` are
     its parameters. `target` is an int, a class name, one of these per image ``(N,)``, "top5" (five rows per image),
-    a callable ``output -> (N,)``, or None: the predicted class. `layer` is the feature layer by dotted name or
+    a callable ``output -> (N,)``, or None: the predicted class. A detector takes `Instances` (None: what it finds, one
+    row per object), a segmentation net a class or a `Region`. `layer` is the feature layer by dotted name or
     module. `score` is what is explained: the target's logit, probability or log-odds; "auto" is the logit where the
     net gives logits. `precision` "auto" lets passes without gradients run in bfloat16 within a tolerance; passes with
     gradients are float32 always. `seed` fixes every draw.
@@ -96,11 +99,19 @@ def explain_many(
     if precision not in ("float32", "auto"):
         raise InputError(f"precision must be 'float32' or 'auto'. Got {precision!r}.")
     jobs = jobs_for(model, methods, target=target, count=len(images), seed=seed)
-    batches = Batches(model, jobs, score_kind(model, score), precision)
+    batches = runner(model, jobs, score_kind(model, score), precision)
     failures: dict[str, str] = {}
     photos = track(images.stream(), total=len(images), label="explain", show=progress)
     for frames in batched(model, photos, size, failures):
         batches.run(frames)
+    missing = batches.missing if isinstance(batches, Located) else {}
+    failures |= {images.ids[position]: reason for position, reason in missing.items()}
+    if missing and not any(job.rows for job in jobs):
+        position, reason = next(iter(missing.items()))
+        raise InputError(
+            f"None of the {len(images)} images has an object to explain. The first, {images.ids[position]}: {reason}. "
+            "Ask for less: target=Instances(threshold=0.2), or give boxes: target=Instances(boxes=[...])."
+        )
     if not any(job.rows for job in jobs):
         first = next(iter(failures.items()))
         raise InputError(f"None of the {len(images)} images could be read. The first, {first[0]}: {first[1]}")
@@ -114,12 +125,21 @@ def explain_many(
 
 def jobs_for(model: Model, methods: Sequence[Request], *, target: Any, count: int, seed: int) -> list[Job]:
     """One job per request, checked against the model; a label stands for one of them."""
-    jobs = [_job(_by_name(Method.read(m), model), model, target, count, seed) for m in _sequence(methods)]
+    asked = [_by_name(Method.read(m), model) for m in _sequence(methods)]
+    shared = None if all(m.target is not None for m in asked) else targets.read(target, model, count)
+    jobs = [_job(m, model, shared, count, seed) for m in asked]
     _refuse_double([job.method.key for job in jobs])
     return jobs
 
 
-def _job(method: Method, model: Model, target: Any, count: int, seed: int) -> Job:
+def runner(model: Model, jobs: list[Job], kind: Score, precision: Precision) -> Batches | Located:
+    """What runs the jobs on batches: a whole image at once, or place by place."""
+    if any(job.target.place is not None for job in jobs):
+        return Located(model, jobs, kind, precision)
+    return Batches(model, jobs, kind, precision)
+
+
+def _job(method: Method, model: Model, shared: targets.Target | None, count: int, seed: int) -> Job:
     facts = method.facts
     if not model.differentiable and not facts.black_box:
         raise InputError(
@@ -128,11 +148,7 @@ def _job(method: Method, model: Model, target: Any, count: int, seed: int) -> Jo
         )
     if model.task == "tabular" and not facts.tables:
         raise InputError(f"{method.plain_name} explains images, not tables. Methods for tables: whylens methods.")
-    chosen = targets.read(method.target if method.target is not None else target, model, count)
-    if model.task in ("detection", "segmentation") and chosen.function is None:
-        raise InputError(
-            f"A {model.task} model needs a target function: target=lambda output: one score per image (N,)."
-        )
+    chosen = shared if method.target is None and shared is not None else targets.read(method.target, model, count)
     return Job(method, chosen, method.checked_params(seed), seed)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name
 from torch import Tensor
 
 from ._files import write_atomic
+from .detections import Instance
 from .errors import InputError
 from .placement import Placement
 
@@ -35,6 +36,7 @@ FLAGS = {
     "leaking": "less than half, or more than one and a half, of the target's share arrived at the layer",
     "baseline_keeps_target": "the baseline alone keeps more than half of the target's probability",
     "score_not_reached": "the search ended before the CO score reached what it was to reach",
+    "not_predicted": "no pixel is predicted to be of the class: what is explained is its mean score over all pixels",
     "student_fails": "the student does not follow the black box on copies it has not met: its mask explains little",
 }
 """Flags by name: what is wrong with a map, in words."""
@@ -51,7 +53,8 @@ class Explanation:
     frame to the photo. `checks` holds ``(N,)`` tensors: bool ones are flags, True where something is wrong. `cost`
     counts passes per image, as if the method ran alone (`forwards`, `backwards`) and as they were run beside the
     other methods of the call (`run_forwards`, `run_backwards`), and `seconds` in all. `failures` are the images that
-    could not be explained, with reasons.
+    could not be explained, with reasons. Where a detector is explained a row is one object of an image: `instances`
+    says which, and the names of targets tell objects of one image apart.
     """
 
     maps: Tensor
@@ -84,6 +87,7 @@ class Explanation:
     parts: Tensor | None = None
     weights: Tensor | None = None
     names: tuple[str, ...] | None = None
+    instances: tuple[Instance, ...] = ()
     images: Images | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -173,14 +177,16 @@ class Explanation:
         for name in ("ids", "target_names", "prediction_names", "uris", "frame", "names"):
             values[name] = None if values.get(name) is None else tuple(values[name])
         values["placements"] = tuple(None if p is None else Placement.read(p) for p in values["placements"])
+        values["instances"] = tuple(map(Instance.read, said.get("instances", ())))
         return cls(**values, images=images)
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the tensors as plain values, with the format number; per-row facts once more in words."""
-        skip = {*_TENSORS, "checks", "images", "placements"}
+        skip = {*_TENSORS, "checks", "images", "placements", "instances"}
         said = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in skip}
         said["checks"] = list(self.checks)
         said["placements"] = [None if p is None else _plain(vars(p)) for p in self.placements]
+        said["instances"] = [_plain(vars(one)) | {"score": _number(one.score)} for one in self.instances]
         rows = [
             {
                 "id": self.ids[i],
@@ -203,13 +209,13 @@ class Explanation:
         values: dict[str, Any] = {k: getattr(self, k)[index] for k in known}
         if self.history is not None:
             values["history"] = self.history[:, index]
-        for name in ("ids", "target_names", "prediction_names", "placements", "uris"):
+        for name in ("ids", "target_names", "prediction_names", "placements", "uris", "instances"):
             held = getattr(self, name)
             values[name] = tuple(held[i] for i in rows) if held else held
         return replace(self, **values, checks={k: v[index] for k, v in self.checks.items()})
 
 
-def _number(value: Tensor) -> float | None:
+def _number(value: Tensor | float) -> float | None:
     number = float(value)
     return number if number == number and abs(number) != float("inf") else None
 

@@ -3,12 +3,13 @@
 In evaluation mode batch norm is affine, so ``norm(conv(x, w, b))`` is ``conv(x, w', b')``. Which calls belong together
 is seen by running the net once: the tensor that a convolution gives is the one that a batch norm takes, and nothing
 else takes it. Where the net runs under `Folded`, those convolutions use ``w'`` and ``b'``, and those norms give back
-what they get. Nothing is copied but the folded weights.
+what they get. The activation after a convolution, or after its norm, is taken in too where no gradient is asked for
+(`fused`). Nothing is copied but the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,6 +18,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from . import fused
+from .fused import Activation, Fused
 
 AGREES = 1e-4
 """Largest difference between folded and plain outputs, as a share of the largest plain one, at which folding stands."""
@@ -36,44 +40,83 @@ class Fold:
     folded_bias: Tensor
 
 
+@dataclass(frozen=True)
+class Alone:
+    """A convolution without a norm to fold: its weight and bias as they are."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
 @dataclass
 class Folds:
-    """All pairs of one net as it is now; `half` holds their weights in bfloat16 once they were asked for."""
+    """What of a net as it is now is run in another way: pairs, convolutions alone, and the activations after either.
 
-    pairs: tuple[Fold, ...]
-    versions: tuple[tuple[int, int], ...]
-    half: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    `after` is by the id of the net's weight; `made` holds the weights in each type, once they were asked for.
+    """
+
+    pairs: tuple[Fold, ...] = ()
+    versions: tuple[tuple[int, int], ...] = ()
+    alone: tuple[Alone, ...] = ()
+    after: dict[int, Activation] = field(default_factory=dict)
+    made: dict[torch.dtype, dict[int, Fused]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.pairs or self.alone)
 
     def mode(self, *, dtype: torch.dtype = torch.float32, leave: Collection[int] = ()) -> Folded:
         """A mode for one pass in that type; pairs whose weight's id is in `leave` stay apart."""
-        return Folded([pair for pair in self.pairs if id(pair.weight) not in leave], dtype, self.half)
+        if dtype not in self.made:
+            given = [(p.weight, p.folded_weight, p.folded_bias) for p in self.pairs]
+            self.made[dtype] = {
+                id(own): Fused(
+                    weight.detach().to(dtype),
+                    None if bias is None else bias.detach().to(dtype),
+                    self.after.get(id(own), fused.NOTHING),
+                )
+                for own, weight, bias in (*given, *((a.weight, a.weight, a.bias) for a in self.alone))
+            }
+        return Folded(
+            {key: made for key, made in self.made[dtype].items() if key not in leave},
+            {id(pair.norm) for pair in self.pairs if id(pair.weight) not in leave},
+        )
 
 
 class Folded(TorchFunctionMode):
-    """Inside: folded convolutions and linear maps, and their norms left out."""
+    """Inside: folded convolutions and linear maps, by the id of the net's weight, and what follows them left out."""
 
-    def __init__(self, pairs: Iterable[Fold], dtype: torch.dtype, half: dict[int, tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, weights: dict[int, Fused], norms: set[int]) -> None:
         super().__init__()
-        self._weights: dict[int, tuple[Tensor, Tensor]] = {}
-        self._norms = set()
-        for pair in pairs:
-            key = id(pair.weight)
-            if dtype != torch.float32 and key not in half:
-                half[key] = (pair.folded_weight.to(dtype), pair.folded_bias.to(dtype))
-            self._weights[key] = (pair.folded_weight, pair.folded_bias) if dtype == torch.float32 else half[key]
-            self._norms.add(id(pair.norm))
+        self._weights, self._norms = weights, norms
+        self._active: dict[int, tuple[Tensor, Activation]] = {}  # convolved and already activated
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Swap what belongs to a pair; pass on everything else."""
         kwargs = kwargs or {}
         if func in _AFFINE:
-            given = _arguments(args, kwargs)
-            held = self._weights.get(id(given[1]))
+            x, weight, _ = _arguments(args, kwargs)
+            held = self._weights.get(id(weight))
             if held is not None:
-                return func(given[0], held[0], held[1], *args[3:], **_rest(kwargs))
+                return self._convolved(func, x, held, args, kwargs)
         elif func in _NORMS and id(_norm_mean(args, kwargs)) in self._norms:
             return args[0] if args else kwargs["input"]
+        elif self._active and args and self._is_done(func, args, kwargs):
+            return self._active.pop(id(args[0]))[0]
         return func(*args, **kwargs)
+
+    def _is_done(self, func: Any, args: Any, kwargs: Any) -> bool:
+        """Whether a call is the activation that the convolution of its input has already been given."""
+        held = self._active.get(id(args[0]))
+        return held is not None and held[1] == fused.activation(func, args, kwargs)
+
+    def _convolved(self, func: Any, x: Tensor, held: Fused, args: Any, kwargs: Any) -> Any:
+        if func in fused.CONVOLUTIONS and not torch.is_grad_enabled() and fused.available():
+            found = held(x, args, kwargs)
+            if found is not None:
+                if held.after != fused.NOTHING:
+                    self._active[id(found)] = found, held.after
+                return found
+        return func(x, held.weight, held.bias, *args[3:], **_rest(kwargs))
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, Folds] = WeakKeyDictionary()
@@ -88,7 +131,8 @@ def folds(net: nn.Module, frame: Tensor, forward: Callable[[Tensor], Any]) -> Fo
     versions = tuple((id(t), t._version) for t in (*net.parameters(), *net.buffers()))
     known = _KNOWN.get(net)
     if known is None or known.versions != versions:
-        known = Folds(_found(frame, forward), versions)
+        known = _found(frame, forward)
+        known.versions = versions
         _KNOWN[net] = known
     return known
 
@@ -97,14 +141,15 @@ def folds(net: nn.Module, frame: Tensor, forward: Callable[[Tensor], Any]) -> Fo
 
 
 class _Watch(TorchFunctionMode):
-    """Notes which call gave each tensor and how many calls took it."""
+    """Notes which call gave each tensor, how many calls took it, and which was the first."""
 
     def __init__(self) -> None:
         super().__init__()
         self.made: dict[int, tuple[Tensor, Tensor, Tensor | None]] = {}  # by id: output, weight, bias
         self.taken: dict[int, int] = {}
         self.uses: dict[int, int] = {}
-        self.norms: list[tuple[int, tuple[Any, ...], dict[str, Any]]] = []
+        self.norms: list[tuple[int, int, tuple[Any, ...], dict[str, Any]]] = []  # ids of input and output
+        self.then: dict[int, tuple[Activation | None, bool]] = {}  # what the first taker is, whether it acts in place
         self.kept: list[Any] = []  # ids stay apart while their tensors live
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -114,8 +159,8 @@ class _Watch(TorchFunctionMode):
         if not _tensors(output):
             return output  # a question about a tensor, such as its shape
         for value in _tensors((args, tuple(kwargs.values()))):
-            if id(value) in self.made:
-                self.taken[id(value)] = self.taken.get(id(value), 0) + 1
+            self.taken[id(value)] = self.taken.get(id(value), 0) + 1
+            self.then.setdefault(id(value), (fused.activation(func, args, kwargs), output is value))
         self.kept.append(output)
         if func in _AFFINE:
             given = _arguments(args, kwargs)
@@ -123,25 +168,46 @@ class _Watch(TorchFunctionMode):
             self.uses[id(weight)] = self.uses.get(id(weight), 0) + 1
             self.made[id(output)] = (output, weight, given[2])
         elif func in _NORMS:
-            self.norms.append((id(args[0] if args else kwargs["input"]), args, kwargs))
+            self.norms.append((id(args[0] if args else kwargs["input"]), id(output), args, kwargs))
         return output
 
+    def after(self, made: int) -> Activation | None:
+        """The activation that is all that becomes of a tensor, if there is one."""
+        found, in_place = self.then.get(made, (None, False))
+        return found if in_place or self.taken.get(made) == 1 else None
 
-def _found(frame: Tensor, forward: Callable[[Tensor], Any]) -> tuple[Fold, ...]:
+
+def _found(frame: Tensor, forward: Callable[[Tensor], Any]) -> Folds:
     watch = _Watch()
     with torch.no_grad():
         with watch:
             plain = forward(frame)
-        pairs = [pair for entry in watch.norms if (pair := _pair(watch, *entry)) is not None]
+        found = [(_pair(watch, entered, args, kwargs), out) for entered, out, args, kwargs in watch.norms]
+        entries = [(pair, out) for pair, out in found if pair is not None]
         counted: dict[int, int] = {}
-        for pair in pairs:
+        for pair, _ in entries:
             counted[id(pair.norm)] = counted.get(id(pair.norm), 0) + 1
-        pairs = [pair for pair in pairs if counted[id(pair.norm)] == 1]
-        if not pairs:
-            return ()
-        with Folded(pairs, torch.float32, {}):
+        entries = [(pair, out) for pair, out in entries if counted[id(pair.norm)] == 1]
+        pairs = tuple(pair for pair, _ in entries)
+        paired = {id(pair.weight) for pair in pairs}
+        ends = {id(pair.weight): out for pair, out in entries}
+        alone = []
+        for out, weight, bias in watch.made.values():
+            if id(weight) not in paired and _convolves(watch, weight):
+                alone.append(Alone(weight, bias))
+                ends[id(weight)] = id(out)
+        after = {weight: then for weight, out in ends.items() if (then := watch.after(out)) is not None}
+        known = Folds(pairs, (), tuple(alone) if fused.available() else (), after)
+        if not known:
+            return known
+        with known.mode():
             folded = forward(frame)
-    return tuple(pairs) if _agree(plain, folded) else ()
+    return known if _agree(plain, folded) else Folds()
+
+
+def _convolves(watch: _Watch, weight: Tensor) -> bool:
+    """Whether a weight is one of a single 2-d convolution, in the type that is folded."""
+    return weight.ndim == 4 and weight.dtype == torch.float32 and watch.uses[id(weight)] == 1
 
 
 def _pair(watch: _Watch, entered: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Fold | None:

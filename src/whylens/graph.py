@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from . import __version__
+from . import __version__, places
 from . import target as targets
 from ._check import Range, checked, parameters
 from ._state import own_precision
@@ -23,6 +24,8 @@ from .images import Photo
 from .model import Model
 from .passes import Passes
 from .picture import as_image, draw
+from .placement import Placement
+from .places import Instances, Region
 from .probe import Probe
 from .sources import load_images
 from .structured.dag import Grown, grow
@@ -102,16 +105,28 @@ def probe_of(model: Model, photo: Photo, target: Target, position: int) -> Probe
         raise InputError("Only images have regions to show. The model takes rows of a table.")
     if target.top > 1:
         raise InputError(f"A graph is of one target. Got 'top{target.top}'. Ask for them one by one.")
-    if model.task in ("detection", "segmentation") and target.function is None:
-        raise InputError(
-            f"A {model.task} model needs a target function: target=lambda output: one score per image (N,)."
-        )
-    frame, _ = model.prepare(photo.pixels, photo.orientation)
+    frame, placement = model.prepare(photo.pixels, photo.orientation)
+    if target.place is not None:
+        return _probe_at(model, frame[None], target.place, placement, position)
     passes = Passes(model, frame[None])
     if target.function is not None:
         return Probe(passes, None, function=target.function)
     scores = model.scores(passes.trace().output).detach()
     return Probe(passes, target.indices(scores, [position])[:, 0])
+
+
+def _probe_at(
+    model: Model, frame: Tensor, asked: Instances | Region, placement: Placement | None, position: int
+) -> Probe:
+    """At the one object or region of the frame ``(1, C, H, W)``."""
+    found = places.find(model, asked, frame, position, placement)
+    if isinstance(found, str) or len(found) != 1:
+        came = found if isinstance(found, str) else f"{len(found)} objects"
+        raise InputError(
+            f"A graph is of one object. Got {came}. "
+            "Give its box: target=Instances(boxes=[[(left, top, right, bottom, class)]])."
+        )
+    return Probe(Passes(found[0].view, frame), torch.tensor([found[0].index]))
 
 
 def read_guide(guide: Request, model: Model, settings: Mapping[str, Any]) -> Method | None:

@@ -105,7 +105,8 @@ def find(net: nn.Module, frame: Tensor, run: Any) -> FeatureLayer:
     if not candidates:
         raise InputError(_refusal(net, grids))
     last = max(candidates, key=lambda s: s.left)
-    chosen, stepped = _step_out(last, candidates, seen)
+    answers = {s.name for s in grids if _is_answer(s, scores)}  # they keep their places
+    chosen, stepped = _step_out(last, candidates, [s for s in seen if s.name not in answers])
     return _named(chosen, candidates, stepped)
 
 

@@ -19,6 +19,7 @@ from .errors import ImageError, InputError
 from .explain import BATCH
 from .explanation import FLAGS, Explanation
 from .images import Images, Photo, Unreadable
+from .located import is_located, joined, trial_at
 from .masks import Label, Mask
 from .model import Model
 from .scores import Scores
@@ -44,7 +45,7 @@ def measure(
     `model` and `images` (whatever `load_images` takes) are those that were explained; rows are matched by id, images
     that were not explained are left out. `metric` is a name, a `Metric`, or a function of your own with `MetricFacts`;
     `params` are its parameters. `precision` "auto" lets passes without gradients run in bfloat16 within a tolerance,
-    for images with 64 masks or more. `seed` fixes every draw.
+    for images with 48 masks or more. `seed` fixes every draw.
 
     A row that the metric does not apply to has the value NaN and a reason: no mask, one that cannot be read, an image
     that cannot be read, a map without mass. Raises InputError for what cannot be done as asked.
@@ -59,6 +60,11 @@ def measure(
     if precision not in get_args(Precision):
         raise InputError(f"precision must be 'float32' or 'auto'. Got {precision!r}.")
     images = _explained(explanation, images)
+    if explanation.instances and request.facts.needs_masks:
+        raise InputError(
+            f"{request.plain_name} compares with the mask of an image, and a row here is one object of it. "
+            "Use a metric that needs no masks."
+        )
     refuse_maskless(images, request)
     return _Measured(model, images, explanation, request, precision, seed).run(size, progress)
 
@@ -135,13 +141,26 @@ class _Measured:
                     f"measure: {self.explanation.ids[row]} enters this model otherwise than when it was explained. "
                     "Give the model and the images that the explanation was made with."
                 )
+        explanation = replace(self.explanation._take(rows), placements=placements)
+        masks = [self.masks.get(batch.positions[k]) for k in at]
+        labels = [self.labels[batch.positions[k]] for k in at]
+        if is_located(self.model, explanation):
+            parts = [
+                score_batch(
+                    self.metric,
+                    trial_at(self.model, self.images, explanation[k], batch.frames[[n]], masks[k], self.precision),
+                    seed=self.seed,
+                )
+                for k, n in enumerate(at)
+            ]
+            return joined(parts)
         trial = trial_of(
             self.model,
             self.images,
-            replace(self.explanation._take(rows), placements=placements),
+            explanation,
             batch.frames[at],
-            masks=[self.masks.get(batch.positions[k]) for k in at],
-            labels=[self.labels[batch.positions[k]] for k in at],
+            masks=masks,
+            labels=labels,
             precision=self.precision,
         )
         return score_batch(self.metric, trial, seed=self.seed)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from . import layers, stages
+from . import layers, rcnn, stages
 from ._state import as_found
 from .black_box import BlackBox
+from .detections import Detections
 from .errors import InputError, NetError, WhylensError, no_such
 from .grid import Grid
 from .placement import Placement
@@ -32,6 +34,10 @@ class Model:
     dotted name or module; without it `layers.find` decides. `output` says what the net returns; "probabilities" keep
     methods and scores that need logits from being misread. `reshape_transform` turns the layer's output into
     ``(N, C, h, w)`` where that cannot be inferred.
+
+    With `task` "detection" a Faster or Mask R-CNN of torchvision, with any backbone, is explained at its boxes. It
+    normalises by itself: of `preprocess` only what leads to the frame counts. Where `classes` lack the background,
+    which is output 0, it is put before them.
 
     Raises InputError where two of these contradict each other.
     """
@@ -65,6 +71,8 @@ class Model:
         self.name = name or (self.net.name if isinstance(self.net, BlackBox) else type(self.net).__name__)
         self.differentiable = differentiable
         self.source = dict(source) if source else None
+        if self.finds_boxes:
+            self._fit_rcnn()
         if device is not None:
             self.net.to(pick_device(device))
         self._layer = None if layer is None else layers.resolve(self.net, layer)
@@ -105,9 +113,15 @@ class Model:
 
     def forward(self, frames: Tensor) -> Any:
         """Whatever the net returns for frames ``(N, C, H, W)``; differentiable; modes are the caller's business."""
-        given = frames if self.preprocess is None else self.preprocess.normalise(frames)
         with self._net_errors(frames):
-            return self.net(given)
+            return self.net(self._given(frames))
+
+    def _given(self, frames: Tensor) -> Tensor:
+        """What the net takes; a detector of torchvision normalises by itself."""
+        if self.preprocess is None:
+            return frames
+        plain: dict[str, Any] = {"mean": (0.0,) * self.preprocess.channels, "std": (1.0,) * self.preprocess.channels}
+        return (replace(self.preprocess, **plain) if self.finds_boxes else self.preprocess).normalise(frames)
 
     @contextmanager
     def _net_errors(self, frames: Tensor) -> Iterator[None]:
@@ -127,6 +141,8 @@ class Model:
 
     def scores(self, output: Any) -> Tensor:
         """Class scores ``(N, K)`` in what the net returned: a tensor, `.logits`, a mapping, or the first of several."""
+        if self.finds_boxes:
+            raise InputError(f"{self.name} finds objects and has no scores of whole images. Use model.detect(frames).")
         if hasattr(output, "logits"):
             output = output.logits
         elif isinstance(output, Mapping):
@@ -182,6 +198,70 @@ class Model:
         """Probabilities ``(N, K)`` of frames ``(N, C, H, W)``, without gradients, the net left as found."""
         with as_found(self.net), torch.no_grad():
             return self.probabilities(self.scores(self.forward(frames.to(self.device, self.dtype)))).float()
+
+    # ---- places in an image ------------------------------------------------------------------------------
+
+    @property
+    def finds_boxes(self) -> bool:
+        """Whether it is a detector that can be explained box by box: `detect` is there for it."""
+        return self.task == "detection" and rcnn.is_rcnn(self.net)
+
+    def detect(self, frames: Tensor, *, threshold: float = 0.5) -> tuple[Detections, ...]:
+        """The objects in each of the frames ``(N, C, H, W)`` with a score of at least `threshold`; the net as found.
+
+        A frame's sides are multiples of what the net pads to (32). The net's own thresholds hold too: what it leaves
+        out (`net.roi_heads.score_thresh`) is not found here.
+        """
+        if not self.finds_boxes:
+            raise InputError(
+                f"detect: {self.name} must be a Faster or Mask R-CNN of torchvision with task='detection'. "
+                f"Got {type(self.net).__name__}, {self.task}."
+            )
+        rcnn.check_size(self.net, tuple(frames.shape), self.name)
+        given = self.normalised(frames.to(self.device, self.dtype))
+        with as_found(self.net), torch.no_grad(), self._net_errors(frames):
+            found = [rcnn.detect(self.net, frame[None]) for frame in given]  # one by one: nothing else bears on them
+        return tuple(one.take(one.scores >= threshold) for one in found)
+
+    def normalised(self, frames: Tensor) -> Tensor:
+        """Frames ``(N, C, H, W)`` under the net's mean and standard deviation, also where the net does that itself."""
+        preprocess = self._for_frames(frames) if self.finds_boxes else self.preprocess
+        return frames if preprocess is None else preprocess.normalise(frames)
+
+    def view(self, net: nn.Module, frames: Tensor, *, task: Task, layer: layers.FeatureLayer | None = None) -> Model:
+        """A part of this model as a classifier of frames of that shape, by a net whose layers have the same names.
+
+        `layer` is its feature layer where the caller of this model chose none; grids known here are known there.
+        """
+        made = Model(
+            net,
+            preprocess=self._for_frames(frames) if self.finds_boxes else self.preprocess,
+            classes=self.classes,
+            task=task,
+            output=self.output,
+            reshape_transform=self.reshape_transform,
+            name=self.name,
+            differentiable=self.differentiable,
+        )
+        made._layer, made._layers = self._layer, self._layers
+        if layer is not None:
+            self._layers[layer.name, tuple(frames.shape[-3:])] = layer
+            made._layer = made._layer or layer.name
+        return made
+
+    def _fit_rcnn(self) -> None:
+        """The net's own normalisation in `preprocess`, and a name for the background."""
+        if self.preprocess is not None:
+            self.preprocess = replace(self.preprocess, **rcnn.normalisation(self.net))
+        if self.classes and "background" not in self.classes[0].lower():
+            self.classes = ("background", *self.classes)
+
+    def _for_frames(self, frames: Tensor) -> Preprocess:
+        """How a detector takes frames of that size, whether or not photos are prepared for it."""
+        size = (int(frames.shape[-2]), int(frames.shape[-1]))
+        if self.preprocess is None:
+            return Preprocess(size, **rcnn.normalisation(self.net))
+        return self.preprocess if self.preprocess.size == size else replace(self.preprocess, size=size)
 
     # ---- classes -----------------------------------------------------------------------------------------
 
@@ -254,9 +334,11 @@ class Model:
         awake = layers.awakened(self.net)
 
         def run(frame: Tensor) -> Tensor:
-            given = frame if self.preprocess is None else self.preprocess.normalise(frame)
             with self._net_errors(frame):
-                return layers.trial_scores(torch.func.functional_call(self.net, awake, (given,)))
+                output = torch.func.functional_call(self.net, awake, (self._given(frame),))
+                pixels = layers.first_tensor(output) if self.task == "segmentation" else None
+                whole = pixels is not None and pixels.ndim == 4  # then scores (1, K): a grid of them is the answer
+                return pixels.mean((2, 3)) if pixels is not None and whole else layers.trial_scores(output)
 
         return noise, run
 

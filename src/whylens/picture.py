@@ -69,7 +69,7 @@ def overlay(
     if pixels is None:
         size = size or bounded(frame_size(look.explanation), side)
         laid = F.interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
-        return as_image(look.paint(laid, row))
+        return boxed(as_image(look.paint(laid, row)), look.explanation, row)
     placement = placed(look.explanation, row, pixels)
     size = size or bounded((pixels.shape[-2], pixels.shape[-1]), side)
     photo = draw(pixels, size)
@@ -80,7 +80,28 @@ def overlay(
         inside = (1 - opacity) * (_PALE + (1 - _PALE) * grey) + opacity * look.paint(laid, row)
     else:
         inside = (1 - alpha) * photo + alpha * look.paint(laid, row)
-    return as_image(np.where(placement.covered(size)[..., None].numpy(), inside, UNSEEN * grey))
+    made = as_image(np.where(placement.covered(size)[..., None].numpy(), inside, UNSEEN * grey))
+    return boxed(made, look.explanation, row, placement)
+
+
+def boxed(image: Image, explanation: Explanation, row: int, placement: Placement | None = None) -> Image:
+    """A picture of the frame, or of the photo it is placed on, with the box of the object that the row is of."""
+    from PIL import ImageDraw
+
+    if not explanation.instances:
+        return image
+    box, (rows, columns) = explanation.instances[row].box, frame_size(explanation)
+    if placement is not None:
+        box, (rows, columns) = placement.box_to_photo(box), placement.photo
+    across, down = image.width / columns, image.height / rows
+    corners = [round(edge * scale) for edge, scale in zip(box, (across, down) * 2, strict=True)]
+    wide = max(1, round(max(image.size) / 250))
+    drawn = ImageDraw.Draw(image)
+    drawn.rectangle(
+        [c + s for c, s in zip(corners, (-wide, -wide, wide, wide), strict=True)], outline=(0, 0, 0), width=3 * wide
+    )
+    drawn.rectangle(corners, outline=(255, 255, 255), width=wide)
+    return image
 
 
 def subject(explanation: Explanation, row: int, photo: Photo | Tensor | None) -> tuple[int, Tensor | None]:

@@ -1,4 +1,4 @@
-"""Pixel class: the target of a segmentation net, and what it predicts pixel by pixel."""
+"""Pixel class: the target of a segmentation net that is recorded, and what it predicts pixel by pixel."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from ._state import as_found
 from .errors import InputError
 from .fixed_set import FixedSet
-from .layers import first_tensor
 from .model import Model
+from .segmenter import mean_inside, pixel_scores, predicted_classes, predicted_region
 from .snapshot import OBJECT
 
 
@@ -31,29 +31,9 @@ class PixelClass:
 
     def __call__(self, output: Any) -> Tensor:
         """The score of every image ``(N,)``."""
-        scores = _pixel_scores(output, self.index)
-        own, there = scores[:, self.index], _predicted(self.model, scores) == self.index
-        weight = (there | ~there.flatten(1).any(1).view(-1, 1, 1)).to(own)
-        return (own * weight).sum((1, 2)) / weight.sum((1, 2))
-
-
-def _pixel_scores(output: Any, index: int) -> Tensor:
-    scores = first_tensor(output)
-    if scores is None or scores.ndim != 4 or index >= scores.shape[1]:
-        came = type(output).__name__ if scores is None else tuple(scores.shape)
-        raise InputError(
-            f"Recorder: a segmentation net must return scores (N, K, h, w), or a mapping that holds them, with more "
-            f"than {index} classes. Got {came}."
-        )
-    return scores
-
-
-def _predicted(model: Model, scores: Tensor) -> Tensor:
-    """The class of every pixel ``(N, h, w)``; a net with one output has class 0 or none, -1."""
-    if scores.shape[1] == 1:
-        there = scores[:, 0] > (0.5 if model.output == "probabilities" else 0)
-        return there.to(torch.int16) - 1
-    return scores.argmax(1).to(torch.int16)
+        scores = pixel_scores(output, self.index)
+        region, _ = predicted_region(scores, self.index, probabilities=self.model.output == "probabilities")
+        return mean_inside(scores[:, self.index], region.to(scores))
 
 
 def predicted_pixels(model: Model, held: FixedSet, index: int) -> tuple[Tensor, Tensor]:
@@ -63,10 +43,10 @@ def predicted_pixels(model: Model, held: FixedSet, index: int) -> tuple[Tensor, 
     classes, shares = [], []
     with as_found(model.net), torch.no_grad():
         for batch in held.batches():
-            scores = _pixel_scores(model.forward(batch.frames.to(model.device, model.dtype)), index).float().cpu()
+            scores = pixel_scores(model.forward(batch.frames.to(model.device, model.dtype)), index).float().cpu()
             scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
             own, there = _probabilities(model, scores)[:, index], where[batch.positions]
-            classes.append(_predicted(model, scores))
+            classes.append(predicted_classes(scores, probabilities=model.output == "probabilities"))
             shares.append((own * there).sum((1, 2)) / there.sum((1, 2)))
     return torch.cat(classes), torch.cat(shares)
 

@@ -175,6 +175,11 @@ class Recorder:
 
     def _target(self, target: Any) -> Any:
         """What is explained, as `explain` takes it."""
+        if self.model.finds_boxes:
+            raise InputError(
+                "Recorder: a detector's boxes move from epoch to epoch, and a record holds one map per image. "
+                "Explain each checkpoint: explain(model, images, target=Instances(boxes=[...]))."
+            )
         if self.model.task == "segmentation":
             return PixelClass(self.model, target)
         if target is None:

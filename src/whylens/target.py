@@ -12,15 +12,20 @@ from torch import Tensor
 
 from .errors import InputError
 from .model import Model
+from .places import Instances, Region, read_place
 
 
 @dataclass(frozen=True)
 class Target:
-    """The output asked for, for every image: `fixed` ``(N,)``, the `top` k predicted ones, or a `function`."""
+    """The output asked for, for every image: `fixed` ``(N,)``, the `top` k predicted ones, or a `function`.
+
+    At a `place` of a detector or a segmentation net it is the class that is there.
+    """
 
     fixed: Tensor | None = None
     top: int = 1
     function: Callable[[Any], Tensor] | None = None
+    place: Instances | Region | None = None
 
     def indices(self, scores: Tensor, positions: Sequence[int]) -> Tensor:
         """Outputs ``(n, top)`` for the images at these positions, given their scores ``(n, K)``."""
@@ -37,8 +42,17 @@ class Target:
 def read(target: Any, model: Model, count: int) -> Target:
     """An int, a class name, ``(N,)`` of either, "top5", a callable ``output -> (N,)``, or None (the predicted class).
 
+    A detector and a segmentation net take their own: `Instances`, `Region`, or what stands for one of them.
+
     Raises InputError for an unknown class, a number below 0, or a length that is not `count`.
     """
+    if model.task in ("detection", "segmentation") and (isinstance(target, Instances | Region) or not callable(target)):
+        return Target(place=read_place(target, model, count))
+    if isinstance(target, Instances | Region):
+        raise InputError(
+            f"target: {type(target).__name__} is for task='detection' and 'segmentation'. {model.name} has the task "
+            f"'{model.task}'."
+        )
     if target is None:
         return Target()
     if isinstance(target, str):

@@ -1,4 +1,4 @@
-"""torchvision's classifiers by name, with the preprocessing of their own weights."""
+"""torchvision's nets by name, with the preprocessing of their own weights: classifiers, detectors, segmenters."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError, no_such
+from ..model import Task
 from ..preprocess import Preprocess
+from ..rcnn import normalisation
 from . import Opened, suffix
-from .weights import fill
+from .weights import fill, read
 
 SPELLING = "torchvision:NAME"
 
 
 def names() -> list[str]:
-    """Every classifier torchvision registers."""
-    import torchvision.models as zoo
-
-    return sorted(f"torchvision:{name}" for name in zoo.list_models(module=zoo))
+    """Every classifier and segmentation net torchvision registers, and its Faster and Mask R-CNN."""
+    return sorted(f"torchvision:{name}" for known in _known().values() for name in known)
 
 
 def answers(spec: str) -> bool:
@@ -34,13 +34,17 @@ def open(spec: str, weights: str) -> Opened:
     import torchvision.models as zoo
 
     name = (suffix(spec, "torchvision") or "").lower().replace("-", "_")
-    known = zoo.list_models(module=zoo)
-    if name not in known:
-        raise no_such("model", name, known, "All names: whylens models.")
+    known = _known()
+    task = next((task for task, names in known.items() if name in names), None)
+    if task is None:
+        raise no_such("model", name, [n for names in known.values() for n in names], "All names: whylens models.")
     default = zoo.get_model_weights(name).DEFAULT
     extra: dict[str, Any] = (
         {"init_weights": False, "transform_input": True} if name in ("googlenet", "inception_v3") else {}
     )
+    extra |= {} if task == "classification" else {"weights_backbone": None}
+    if task == "segmentation" and weights not in ("default", "none"):
+        extra |= {"aux_loss": True} if any("aux_classifier" in key for key in read(weights)) else {}
 
     def make(classes: int | None) -> nn.Module:
         options = extra | ({} if classes is None else {"num_classes": classes})
@@ -52,7 +56,33 @@ def open(spec: str, weights: str) -> Opened:
     else:
         net = make(None) if weights == "none" else fill(make, weights)
     classes = list(default.meta["categories"])
-    return Opened(net, Preprocess.read(default.transforms()), classes if _outputs(net) == len(classes) else None)
+    known_names = classes if _outputs(net, task) == len(classes) else None
+    return Opened(net, _preprocess(net, task, default), known_names, task=task)
+
+
+def _known() -> dict[Task, list[str]]:
+    """The names of each task."""
+    import torchvision.models as zoo
+
+    detectors = [n for n in zoo.list_models(module=zoo.detection) if n.startswith(("fasterrcnn", "maskrcnn"))]
+    return {
+        "classification": zoo.list_models(module=zoo),
+        "detection": detectors,
+        "segmentation": zoo.list_models(module=zoo.segmentation),
+    }
+
+
+def _preprocess(net: Any, task: Task, default: Any) -> Preprocess:
+    """A detector and a segmentation net see the whole photo in a square frame of the size they were trained for."""
+    if task == "classification":
+        return Preprocess.read(default.transforms())
+    if task == "detection":
+        whole = int(net.transform.size_divisible)
+        side = -(-int(net.transform.min_size[-1]) // whole) * whole
+        return Preprocess((side, side), side, fit="longer", **normalisation(net))
+    preset = default.transforms()
+    side = preset.resize_size[0]
+    return Preprocess((side, side), side, mean=tuple(preset.mean), std=tuple(preset.std), fit="longer")
 
 
 def downloaded(make: Any, spec: str) -> nn.Module:
@@ -85,6 +115,9 @@ def hushed() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _outputs(net: nn.Module) -> int:
-    *_, last = net.parameters()
+def _outputs(net: Any, task: Task) -> int:
+    if task == "detection":
+        return int(net.roi_heads.box_predictor.cls_score.out_features)
+    parts = net.classifier.modules() if task == "segmentation" else net.modules()
+    *_, last = [p for part in parts for p in part.parameters(recurse=False)]
     return int(last.shape[0])

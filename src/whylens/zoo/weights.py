@@ -93,8 +93,8 @@ def fill(make: Callable[[int | None], nn.Module], path: str | Path) -> nn.Module
     state = _bare(state, own)
     unlike = [k for k in own if k in state and own[k].shape != state[k].shape]
     heads = {state[k].shape[0] for k in unlike if own[k].shape[1:] == state[k].shape[1:]}
-    if unlike and len(heads) == 1:
-        net = make(heads.pop())
+    if heads and all(size % min(heads) == 0 for size in heads):  # a detector's box head has four values per class
+        net = make(min(heads))
         own = net.state_dict()
         unlike = [k for k in own if k in state and own[k].shape != state[k].shape]
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
