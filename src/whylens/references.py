@@ -69,7 +69,7 @@ def matched(found: Detections, known: Sequence[Reference], *, least: float = MAT
     free, matches = set(range(len(known))), []
     for k in range(len(found)):
         fits = [j for j in free if float(overlaps[k, j]) >= least and _same(int(found.labels[k]), known[j])]
-        best = max(fits, key=lambda j: (float(overlaps[k, j]), -j), default=None)  # noqa: B023 - used at once
+        best = max(fits, key=lambda j: (float(overlaps[k, j]), -j), default=None)
         matches.append(None if best is None else Match(best, float(overlaps[k, best]), _covered(found, k, known[best])))
         free -= {best} if best is not None else set()
     return matches

@@ -156,4 +156,3 @@ def check_rows(table: pa.Table, start: int, stop: int) -> bool:
             return False
         last, next_number = image, number + 1
     return True
-
