@@ -77,7 +77,7 @@ def measured(
 ) -> Effect:
     """The effect of an act from hits ``(N,)`` of the same images, 1 or 0, before, after and under every control.
 
-    Where rows are objects, `images` ``(N,)`` says of which image each is: intervals are then over images.
+    Where rows are objects, `images` ``(N,)`` says of which image each is: changes are then drawn again by image.
     """
     interval = partial(mean, seed=seed) if images is None else partial(clustered, clusters=images, seed=seed)
     change = interval(after - before)
@@ -92,8 +92,8 @@ def measured(
         action=action,
         group=group,
         measured=what,
-        before=_share(before) if images is None else interval(before),
-        after=_share(after) if images is None else interval(after),
+        before=_share(before),
+        after=_share(after),
         change=change,
         controls={name: interval(hits - before) for name, hits in controls.items()},
         beyond=beyond,

@@ -15,7 +15,7 @@ from .errors import MissingExtra
 from .interval import Interval
 from .references import Reference
 
-DRAWS = 500
+DRAWS = 200
 """Bootstrap draws over images behind an interval."""
 
 
@@ -60,7 +60,7 @@ class Judged:
         self._each = list(self._held.evalImgs)
 
     def ap(self, images: NDArray[Any] | None = None) -> float:
-        """Over these images ``(M,)``, each as often as it stands there, as many as there are; NaN without references."""
+        """Over these images ``(M,)``, each as often as it stands there, as many as there are; NaN without truth."""
         count, classes = self.images, len(self._held.params.catIds)
         if not classes or not count:
             return float("nan")
@@ -125,7 +125,7 @@ def _entry(image: int, label: int, box: Sequence[float], inside: Any, score: flo
 def _dataset(coco: Any, entries: list[dict[str, Any]], images: int) -> Any:
     made = coco()
     made.dataset = {
-        "images": [{"id": k} for k in range(images)],
+        "images": [{"id": k, "height": 0, "width": 0} for k in range(images)],  # run lengths bring their own
         "categories": [{"id": k} for k in sorted({entry["category_id"] for entry in entries})],
         "annotations": [{**entry, "id": k + 1} for k, entry in enumerate(entries)],
     }
