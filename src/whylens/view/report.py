@@ -31,6 +31,7 @@ def report(run: Run, path: str | os.PathLike[str] = "report.html", *, method: st
     `method` is the one whose maps lie over the images; the default is the run's first. Images are read from their
     files again; where that is not possible their maps are shown alone, and it is said.
     """
+    run.refuse_objects("report")
     summary = run.summary()
     label = run.method(method)[1].label if method else run.labels[0]
     worst, best = _picked(run)
