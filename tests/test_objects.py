@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import whylens
 from whylens import InputError, Instances, redetection
 from whylens.detections import Detections
 from whylens.embedding import embed
+from whylens.groups.grouping import _worth
 from whylens.interval import clustered
 from whylens.located import around
 from whylens.masks import Annotated
@@ -22,6 +25,7 @@ from whylens.placement import Placement
 from whylens.precision import Judged, average_precision
 from whylens.references import Reference, matched, references
 from whylens.run import local
+from whylens.run.commit import Table, commit, record_path
 from whylens.run.verify import withdraw
 
 NET = "import sys; sys.path.insert(0, {folder!r})\nimport detector\n\n\ndef make():\n    return detector.model()\n"
@@ -156,6 +160,20 @@ def test_rows_that_are_no_objects_of_the_images_are_seen(run: whylens.Run, tmp_p
         assert not check_rows(wrong, 4, 8)
 
 
+def test_verify_counts_the_objects(run: whylens.Run, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    folder = Path(shutil.copytree(run.folder, tmp_path / "run"))
+    record = run.records[""][1]
+    path = record_path(folder, "", 1)
+    path.unlink()
+    tables = {f.family: parquet.read_table(folder / f.name) for f in record.files}
+    tables["instances"] = tables["instances"].slice(0, len(tables["instances"]) - 1)
+    assert commit(folder, "", 1, {family: Table(rows, 64) for family, rows in tables.items()})
+    found = whylens.open_run(folder).verify().found
+    assert [f.says for f in found if f.kind == "damaged"] == ["its rows are not the objects of images 16 to 31"]
+
+
 def test_another_process_would_give_the_same_rows(place: Path, images: whylens.Images, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(NET.format(folder=str(Path(__file__).parent)))
     model = whylens.load_model(f"{tmp_path / 'net.py'}:make", device="cpu")
@@ -276,6 +294,17 @@ def test_references_are_laid_into_the_frame() -> None:
     assert first.inside is not None
     assert int(first.inside.sum()) == 20
     assert (second.label, second.named, second.inside) == (None, True, None)
+    (half,) = references(
+        [Annotated("screw", (13.0, 4.0, 20.0, 12.0), square((13, 4, 20, 12), 40)[:20])], detector.model(), placement
+    )
+    assert half.inside is not None
+    assert half.inside[2:6, 1:5].all()  # its first column covers half of the frame's pixels
+
+
+def test_what_is_near_a_box() -> None:
+    near = around((20.0, 10.0, 40.0, 30.0), torch.empty(64, 64))
+    rows, columns = near.amax(1).nonzero().flatten(), near.amax(0).nonzero().flatten()
+    assert (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) == (7, 33, 17, 43)
 
 
 def test_objects_of_annotations_one_by_one(images: whylens.Images, place: Path) -> None:
@@ -394,6 +423,15 @@ def test_objects_with_a_print_are_a_group_with_incomplete_masks(
     assert first.tested is None
     assert groups.settings["per"] == "image"
     assert [g.ids for g in whylens.open_groups(run)] == [g.ids for g in groups]
+
+
+def test_groups_with_incomplete_masks_come_first(groups: whylens.Groups) -> None:
+    printed_, plain = groups[0], next(g for g in groups if g.class_name == "screw" and g.number != groups[0].number)
+    plain = replace(plain, share=printed_.share)
+    assert _worth(printed_) < _worth(plain)
+    told = {"incomplete": plain.incomplete, "incomplete_rest": plain.incomplete_rest}
+    other = {"incomplete": printed_.incomplete, "incomplete_rest": printed_.incomplete_rest}
+    assert _worth(replace(printed_, **told)) > _worth(replace(plain, **other))
 
 
 def test_filling_the_print_makes_the_masks_whole_and_other_fills_do_not(
