@@ -424,3 +424,15 @@ def test_the_same_seed_gives_the_same_groups(planted: whylens.Run, model: Model,
     again: Any = whylens.group(planted, model=model, name="again")
     assert np.array_equal(again.state.labels, groups.state.labels)
     assert [g.tested for g in again] == [g.tested for g in groups]
+
+
+def test_the_finest_clusters_tell_two_that_are_close_next_to_a_far_one() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(0, 1, (180, 3))
+    points[:, 0] += np.repeat([0, 5, 40], 60)
+    apart = np.zeros(len(points), np.int64)
+    persistent, finest = (cluster.clusters(points, apart, finest=f) for f in (False, True))
+    assert len(np.unique(persistent[:120])) == 1
+    assert [len(np.unique(found[found >= 0])) for found in (persistent, finest)] == [2, 3]
+    for part in (finest[:60], finest[60:120], finest[120:]):
+        assert np.bincount(part[part >= 0]).max() >= 58
