@@ -17,13 +17,8 @@ LAYERS = [
     "errors _check _plugins _state _progress _files",
     "placement detections pixels dicom decode annotations masks images sources explanation words colour sheet picture"
     " outlines figure",
-<<<<<<< HEAD
-    "preprocess grid layers black_box stages model calls rules excitation target fused folding engine passes probe"
-    " conductance",
-=======
-    "preprocess grid layers black_box stages rcnn segmenter model places calls rules excitation target folding engine"
-    " passes probe conductance",
->>>>>>> det
+    "preprocess grid layers black_box stages rcnn segmenter model places calls rules excitation target fused folding"
+    " engine passes probe conductance",
     "contract baseline regions residual embedding interval surrogate student inquiry hierarchy scoring penalty optimise"
     " mask_search augmentation removal imputation overlap similarity randomisation agreement",
     "methods metrics structured",
