@@ -16,8 +16,8 @@ from PIL import Image
 
 import whylens
 from whylens import InputError
+from whylens.demo import loop, planting, shapes, shortcut
 from whylens.demo import planted as demo
-from whylens.demo import planting, shapes, shortcut
 from whylens.demo.planted import Planted
 
 SMALL: dict[str, Any] = {"train": 240, "test": 80, "swapped": 40}
@@ -333,11 +333,55 @@ def test_the_record_says_what_was_planted(small: Planted) -> None:
     assert said["tagged"] == small.tagged
 
 
+SIZES: dict[str, Any] = {"train": 1600, "test": 400, "swapped": 200}
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> tuple[Planted, whylens.Model]:
+    planted = demo.plant(tmp_path_factory.mktemp("learnt"), **SIZES)
+    return planted, demo.fit(planted, epochs=6)
+
+
 @pytest.mark.slow
-def test_the_net_takes_the_shortcut_and_not_where_there_is_none(tmp_path: Path) -> None:
-    sizes: dict[str, Any] = {"train": 1600, "test": 400, "swapped": 40}
-    planted = demo.plant(tmp_path / "planted", **sizes)
-    model = demo.fit(planted, epochs=6)
+def test_the_net_takes_the_shortcut_and_not_where_there_is_none(
+    learnt: tuple[Planted, whylens.Model], tmp_path: Path
+) -> None:
+    planted, model = learnt
     assert demo.turned(model, planted).low >= 0.5
-    even = demo.plant(tmp_path / "even", decoy=True, **sizes)
+    even = demo.plant(tmp_path / "even", decoy=True, **SIZES)
     assert demo.turned(demo.fit(even, epochs=6), even).high <= 0.2
+
+
+@pytest.mark.slow
+def test_the_demo_finds_the_tag_and_mends_the_net(
+    learnt: tuple[Planted, whylens.Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted, model = learnt
+    run = whylens.audit(model, planted.test, out=tmp_path / "run", methods=["grad_cam"], workers=1)
+    groups = loop.grouped(run, model)
+    group = loop.first(groups)
+    assert group is not None
+    said = loop.judged(groups, group, model, planted)
+    assert (said["name"], said["place"], said["images"]) == (group.name, 1, group.size)
+    assert said["tagged_here"] >= 0.9
+    assert said["of_all_tagged"] >= 0.5
+    found = loop.acted(groups, group, model, planted, tmp_path / "mended")
+    assert list(found) == ["keep", "mask", "retrain"]
+    assert found["keep"]["after"]["value"] > 0.9
+    assert found["mask"]["verdict"] == "hurt"
+    assert found["retrain"]["verdict"] == "helped"
+    assert found["retrain"]["n"] == 200
+    assert found["retrain"]["change"]["low"] > 0
+    assert found["retrain"]["turned"][2] < demo.turned(model, planted).low
+    monkeypatch.setattr(loop, "act", None)  # what has a record is not done again
+    assert loop.acted(groups, group, model, planted, tmp_path / "mended") == found
+
+    def refuses(*_: object, **__: object) -> None:
+        raise InputError("too few.")
+
+    heard: list[str] = []
+    monkeypatch.setattr(loop, "act", refuses)
+    monkeypatch.setattr(loop, "_done", lambda *_: [])
+    less = loop.acted(groups, group, model, planted, tmp_path / "mended", told=heard.append)
+    assert less == {action: {"not done": "too few."} for action in loop.ACTS}
+    assert heard == [f"{action} could not be done: too few." for action in loop.ACTS]

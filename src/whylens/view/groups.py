@@ -31,8 +31,8 @@ SIDE = 200
 
 _SAYS = (
     "Groups of evidence in classes that have more than one reason. First comes what carries its class to other images "
-    "most beyond a random region, then what is rarer; labels, masks and columns have no say. No group proves a fault: the "
-    "object's own shape carries its class too. What is no evidence is grey and dark in the pictures."
+    "most beyond a random region, then what is rarer; labels, masks and columns have no say. No group proves a fault: "
+    "the object's own shape carries its class too. What is no evidence is grey and dark in the pictures."
 )
 _WORTH = ("group", "images", "of its class", "right", "rest of class right", "decides", "needed", "carries")
 _TESTS = {
