@@ -126,8 +126,7 @@ def drawn(colour: int | tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndar
     photo = rng.integers(80, 120, (SIDE, SIDE, 1)).repeat(3, 2).astype(np.uint8)
     y, x = rng.integers(24, SIDE - 24, 2)
     disc = (rows - y) ** 2 + (columns - x) ** 2 < 11**2
-    photo[disc] = 40
-    photo[disc, colour] = 250
+    photo[disc] = np.where(np.isin(range(3), colour), 250, 40)
     return photo, disc
 
 
