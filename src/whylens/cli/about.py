@@ -136,7 +136,7 @@ def _found(said: dict[str, Any]) -> list[str]:
             f"  {action}: {effect['measured']} {before['value']:.3f} before, {after['value']:.3f} after; "
             f"change {change['value']:.3f} [{change['low']:.3f}, {change['high']:.3f}]: {effect['verdict']}"
         )
-        if "turned" in effect:
+        if effect.get("turned"):
             value, low, high = effect["turned"]
             told.append(f"    the tag pasted on other classes now turns {value:.3f} [{low:.3f}, {high:.3f}]")
     return told

@@ -15,7 +15,6 @@ from ..errors import InputError
 from ..groups.describe import Group
 from ..groups.group import group as find
 from ..groups.grouping import Groups
-from ..interval import Interval
 from ..model import Model
 from ..run.read import Run
 from ..zoo import load_model
@@ -62,7 +61,7 @@ def acted(
 ) -> dict[str, Any]:
     """Keep, mask and retrain on a group; an act whose record is there is not done again.
 
-    The model that `retrain` makes is saved in the folder `mended`; how often the tag turns it stands in its effect.
+    The model that `retrain` makes is saved in the folder `mended`; how often the tag turns it is added to what is told.
     """
     known = {e.action: e for e in _done(groups, group)}
     found: dict[str, Any] = {}
@@ -82,7 +81,7 @@ def acted(
         if learns:
             if effect.model is not None:
                 save_model(effect.model, mended)
-            found[action]["turned"] = _share(turned(load_model(mended), planted))
+            found[action]["turned"] = _turned(load_model(mended), planted)
     return found
 
 
@@ -92,5 +91,10 @@ def _done(groups: Groups, group: Group) -> list[Effect]:
     return [held.effect for held in records if held.image_ids == group.ids]
 
 
-def _share(found: Interval) -> list[float]:
+def _turned(model: Model, planted: Planted) -> list[float] | None:
+    """How often the tag turns the mended model; None where it takes every picture for the tagged class anyway."""
+    try:
+        found = turned(model, planted)
+    except InputError:
+        return None
     return [found.value, found.low, found.high]
