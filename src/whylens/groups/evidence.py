@@ -138,8 +138,8 @@ class Regions:
             self.write_facts()
             self._make(model or self.run.model(), todo, progress)
         done = records(self.folder, "", self.run.plan.shards)
-        files = [record.file(_FAMILY) for record in done.values()]
-        count, filled = sum(file.rows for file in files), 0
+        files = [file for file in (record.file(_FAMILY) for record in done.values()) if file is not None]
+        count, filled = sum(int(file.rows) for file in files), 0
         held = np.empty((count, self.stored.dim), np.float32)  # filled shard by shard: there is one copy at any time
         columns: list[list[NDArray[Any]]] = [[], [], []]
         for file in files:
@@ -177,8 +177,10 @@ class Regions:
                 start, stop = plan.bounds(shard)
                 rows = list(self._shard(model, start, stop))
                 held = np.concatenate([v for *_, v in rows]) if rows else np.zeros((0, self.stored.dim), np.float32)
-                columns = [np.concatenate([row[k] for row in rows]) if rows else np.zeros(0) for k in range(3)]
-                self.write(shard, Points(*columns, held))
+                image, number, part = (
+                    np.concatenate([row[k] for row in rows]) if rows else np.zeros(0) for k in range(3)
+                )
+                self.write(shard, Points(image, number, part, held))
                 told(stop - start)
 
     def write(self, shard: int, found: Points) -> None:
