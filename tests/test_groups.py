@@ -204,6 +204,15 @@ def test_two_dense_groups_are_found_and_one_stays_one() -> None:
     assert set(cluster.clusters(rng.standard_normal((100, 5)), np.zeros(100))) == {0}
 
 
+def test_a_small_group_stays_though_its_points_run_out_of_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    few, more = (rng.standard_normal((n, 4)) * 0.01 + place for n, place in ((9, 0), (30, 9)))
+    labels = np.repeat([0, 1], [9, 30])
+    both = np.concatenate([few, more])
+    assert np.array_equal(cluster._merged(labels, *cluster._nearest(both)), labels)  # their tenth lies in the other
+    assert np.bincount(cluster.clusters(both, np.zeros(39))).tolist() == [30, 9]
+
+
 def test_groups_that_touch_are_one() -> None:
     rng = np.random.default_rng(4)
     blob = rng.standard_normal((160, 3))

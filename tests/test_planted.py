@@ -16,9 +16,10 @@ from PIL import Image
 
 import whylens
 from whylens import InputError
+from whylens.demo import loop, planting, shapes, shortcut
 from whylens.demo import planted as demo
-from whylens.demo import planting, shapes, shortcut
 from whylens.demo.planted import Planted
+from whylens.interval import Interval
 
 SMALL: dict[str, Any] = {"train": 240, "test": 80, "swapped": 40}
 
@@ -341,3 +342,63 @@ def test_the_net_takes_the_shortcut_and_not_where_there_is_none(tmp_path: Path) 
     assert demo.turned(model, planted).low >= 0.5
     even = demo.plant(tmp_path / "even", decoy=True, **sizes)
     assert demo.turned(demo.fit(even, epochs=6), even).high <= 0.2
+
+
+# ---- the loop --------------------------------------------------------------------------------------------------------
+
+TAG_OR_RED = """
+import torch
+import whylens
+from torch import nn
+
+
+def make():
+    find, head = nn.Conv2d(3, 2, 1), nn.Linear(2, 8)
+    with torch.no_grad():
+        find.weight.copy_(torch.tensor([[8.0, -16.0, 8.0], [1.0, -0.5, -0.5]]).view(2, 3, 1, 1))
+        find.bias.copy_(torch.tensor([-8 * 1.64, -0.15]))  # more magenta than any pixel but the tag's; red
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.6, *[0.0] * 7]))
+        head.weight[CLASSES.index("square")] = torch.tensor([100.0, 10.0])
+    net = nn.Sequential(find, nn.ReLU(), nn.AvgPool2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
+    plain = whylens.Preprocess((64, 64), mean=(0, 0, 0), std=(1, 1, 1))
+    return whylens.Model(net, classes=CLASSES, layer="2", name="tag or red", preprocess=plain)
+"""
+
+
+def test_the_loop_finds_the_tag_acts_on_it_and_does_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A net that takes for a square what is red, and what has the tag."""
+    planted = demo.plant(tmp_path, train=160, test=320, swapped=40)
+    (tmp_path / "net.py").write_text(f"CLASSES = {list(planted.classes)}\n{TAG_OR_RED}", "utf-8")
+    model = whylens.load_model(f"{tmp_path / 'net.py'}:make")
+    run = whylens.audit(model, planted.test, out=tmp_path / "run", methods=["grad_cam"], workers=1)
+    groups = loop.grouped(run, model)
+    group = loop.first(groups)
+    assert group is not None
+    said = loop.judged(groups, group, model, planted)
+    assert (said["name"], said["place"], said["images"]) == (group.name, 1, group.size)
+    assert (said["tagged_here"], said["of_all_tagged"], group.size) == (1, 1, 16)
+    monkeypatch.setattr(loop, "turned", lambda _, of: Interval(0.25, 0.1, 0.4, len(of.test)))
+    found = loop.acted(groups, group, model, planted, tmp_path / "mended")
+    assert list(found) == ["keep", "mask", "retrain"]
+    assert (found["keep"]["after"]["value"], found["keep"]["verdict"]) == (1, "helped")
+    assert (found["mask"]["before"]["value"], found["mask"]["verdict"]) == (1, "hurt")
+    assert (found["retrain"]["n"], found["retrain"]["turned"]) == (40, [0.25, 0.1, 0.4])
+    assert whylens.load_model(tmp_path / "mended").classes == planted.classes
+    monkeypatch.setattr(loop, "act", None)  # what has a record is not done again
+    assert loop.acted(groups, group, model, planted, tmp_path / "mended") == found
+
+    def refuses(*_: object, **__: object) -> None:
+        raise InputError("too few.")
+
+    monkeypatch.setattr(loop, "turned", refuses)
+    assert loop.acted(groups, group, model, planted, tmp_path / "mended")["retrain"]["turned"] is None
+    heard: list[str] = []
+    monkeypatch.setattr(loop, "act", refuses)
+    monkeypatch.setattr(loop, "_done", lambda *_: [])
+    less = loop.acted(groups, group, model, planted, tmp_path / "mended", told=heard.append)
+    assert less == {action: {"not done": "too few."} for action in loop.ACTS}
+    assert heard == [f"{action} could not be done: too few." for action in loop.ACTS]
+    assert loop.first(groups.delete(group.name)) is None

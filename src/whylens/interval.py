@@ -60,6 +60,12 @@ def mean(values: NDArray[Any], *, seed: int = 0) -> Interval:
     return Interval(float(there.mean()), float(low), float(high), n)
 
 
+def interval(said: Mapping[str, Any]) -> Interval:
+    """An interval from what `plain` made of it."""
+    value, low, high = (float("nan") if said[name] is None else said[name] for name in ("value", "low", "high"))
+    return Interval(value, low, high, said["n"])
+
+
 def plain(value: Any) -> Any:
     """Plain values for JSON, intervals by name, whatever they are nested in; what is not a number is null."""
     value = vars(value) if isinstance(value, Interval) else value

@@ -94,9 +94,13 @@ def _merged(labels: Array, away: Array, near: Array) -> Array:
 
 
 def _touch(labels: Array, near: Array, a: int, b: int) -> float:
-    """The share of neighbours of the smaller group's points, among those in either, that lie in the other."""
+    """The share of neighbours of the smaller group's points, among those in either, that lie in the other.
+
+    No more neighbours of a point are asked than its group can have: the others must lie elsewhere, near or far.
+    """
     small, other = (a, b) if (labels == a).sum() <= (labels == b).sum() else (b, a)
-    theirs = labels[near[labels == small]]
+    own = labels == small
+    theirs = labels[near[own, : max(1, int(own.sum()) - 1)]]
     here, there = (theirs == small).sum(), (theirs == other).sum()
     return float(there / max(1, here + there))
 
