@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from io import BytesIO, StringIO
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from PIL import Image
 
 from .._check import Range, checked
-from .._files import write_atomic
-from .._progress import progress as progress_line
-from ..errors import InputError
 from ..images import Images
 from ..sources import load_images
 from . import shapes
+from .drawn import Names, draw_once, png, write_list
 from .shapes import CLASSES, SIZE, Box
 
 FORMAT = 1
@@ -30,7 +26,7 @@ TAGGED = "square"  # near the hexagon, so hard to tell by its shape: the tag is 
 SPLITS = ("train", "test", "swapped")
 COLUMNS = ("path", "label", "mask", "tag", "tag_left", "tag_top", "tag_right", "tag_bottom", "tag_mask")
 
-_BEGUN, _DONE = "planting.json", "planted.json"
+_NAMES = Names("plant", begun="planting.json", done="planted.json", others=("masks", "tags"))
 _PICTURE, _ORDER = 0, 1  # what a draw is for: no two share a key
 
 
@@ -78,13 +74,7 @@ def plant(
     del settings["progress"]
     settings = {"format": FORMAT, "classes": list(CLASSES), "tagged": TAGGED, **settings}
     path = Path(folder)
-    try:
-        if not _is_done(path, settings):
-            _make(path, settings, progress)
-    except OSError as error:
-        raise InputError(
-            f"plant: '{path}' cannot be written: {error.strerror or error}. Give another folder."
-        ) from None
+    draw_once(path, settings, names=_NAMES, splits=SPLITS, write=partial(_write, path, settings), show=progress)
     lists = {split: load_images(path / f"{split}.csv") for split in SPLITS}
     return Planted(path, CLASSES, TAGGED, **lists, settings=settings)
 
@@ -92,61 +82,22 @@ def plant(
 # ---- the folder ------------------------------------------------------------------------------------------
 
 
-def _is_done(folder: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether the folder holds this set; another one, or files that would be written over, are refused."""
-    for name in (_DONE, _BEGUN):
-        if (folder / name).exists():
-            _refuse_other(folder, _read(folder / name), settings)
-            return name == _DONE
-    taken = [n for n in (*(f"{s}.csv" for s in SPLITS), *SPLITS, "masks", "tags") if (folder / n).exists()]
-    if taken:
-        raise InputError(f"plant: '{folder}' holds a '{taken[0]}' of something else. Give an empty folder.")
-    return False
-
-
-def _read(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except ValueError:
-        raise InputError(f"plant: '{file}' is damaged. Give another folder.") from None
-
-
-def _refuse_other(folder: Path, held: Any, settings: Mapping[str, Any]) -> None:
-    held = held if isinstance(held, dict) else {}
-    for name, value in settings.items():
-        if held.get(name) != value:
-            raise InputError(
-                f"plant: '{folder}' holds another set: its {name} is {held.get(name)!r}, not {value!r}. "
-                "Give another folder."
-            )
-
-
-def _make(folder: Path, settings: Mapping[str, Any], show: bool) -> None:
-    """Draw what is missing, split by split; a list is written when all its images are there, planted.json last."""
-    said = json.dumps(settings, indent=1).encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / _BEGUN, said)
-    todo = [split for split in SPLITS if not (folder / f"{split}.csv").exists()]
-    with progress_line(total=sum(settings[split] for split in todo), label="plant", show=show) as done:
-        for split in todo:
-            text = StringIO()
-            table = csv.writer(text, lineterminator="\n")
-            table.writerow(COLUMNS)
-            for row in _drawn(folder, split, settings):
-                table.writerow(row)
-                done(1)
-            if hasattr(os, "sync"):
-                os.sync()  # once for thousands of images: the list promises them
-            write_atomic(folder / f"{split}.csv", text.getvalue().encode())
-    write_atomic(folder / _DONE, said)
-    (folder / _BEGUN).unlink()
+def _write(folder: Path, settings: Mapping[str, Any], split: str, done: Callable[[int], None]) -> None:
+    """All images of a split, then its list."""
+    text = StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for row in _drawn(folder, split, settings):
+        table.writerow(row)
+        done(1)
+    write_list(folder / f"{split}.csv", text.getvalue())
 
 
 def _drawn(folder: Path, split: str, settings: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Every image of a split, drawn and written: its row of the list."""
     for kind in ("", "masks/", "tags/"):
         (folder / f"{kind}{split}").mkdir(parents=True, exist_ok=True)
-    blank = _png(np.zeros((SIZE, SIZE), np.uint8))
+    blank = png(np.zeros((SIZE, SIZE), np.uint8))
     for number in range(settings[split]):
         name = f"{split}/{number:05d}.png"
         label = _label(settings["seed"], split, number)
@@ -155,17 +106,11 @@ def _drawn(folder: Path, split: str, settings: Mapping[str, Any]) -> Iterator[tu
         pixels, box, tag = scene.pixels, None, blank
         if _carries(label, split, number, settings):
             box = shapes.tag_place(scene.mask, rng)
-            pixels, tag = shapes.stamp(pixels, box), _png(_filled(box))
-        (folder / name).write_bytes(_png(pixels))
-        (folder / "masks" / name).write_bytes(_png(scene.mask * np.uint8(255)))
+            pixels, tag = shapes.stamp(pixels, box), png(_filled(box))
+        (folder / name).write_bytes(png(pixels))
+        (folder / "masks" / name).write_bytes(png(scene.mask * np.uint8(255)))
         (folder / "tags" / name).write_bytes(tag)
         yield name, label, f"masks/{name}", int(box is not None), *(box or ("",) * 4), f"tags/{name}"
-
-
-def _png(picture: shapes.Array) -> bytes:
-    held = BytesIO()
-    Image.fromarray(picture).save(held, "PNG", compress_level=1)
-    return held.getvalue()
 
 
 def _filled(box: Box) -> shapes.Array:

@@ -39,8 +39,8 @@ def draw(name: str, rng: np.random.Generator) -> Scene:
     """A shape of this class at a random place, of random size, turn and colour."""
     mask = _mask(name, rng)
     ground, colour = _colours(rng)
-    picture = ground + _texture(rng)
-    inside = colour + 0.5 * _texture(rng)
+    picture = ground + texture(rng)
+    inside = colour + 0.5 * texture(rng)
     picture = np.where(mask[..., None], inside, picture)
     picture += _NOISE * rng.standard_normal(picture.shape, dtype=np.float32)
     return Scene(np.clip(np.rint(picture), _DARKEST, _BRIGHTEST).astype(np.uint8), mask)
@@ -143,19 +143,20 @@ def _colours(rng: np.random.Generator) -> tuple[Array, Array]:
     return ground.astype(np.float32), colour.astype(np.float32)
 
 
-def _texture(rng: np.random.Generator) -> Array:
-    """(64, 64, 3) around 0: smooth noise, stripes, checks or a gradient, in a random colour."""
+def texture(rng: np.random.Generator, *, size: int = SIZE) -> Array:
+    """(size, size, 3) around 0: smooth noise, stripes, checks or a gradient, in a random colour."""
     kind = rng.integers(4)
     tint = rng.uniform(-_TEXTURE, _TEXTURE, 3).astype(np.float32)
     if kind == 0:
-        up, knots = _upsampling(), rng.standard_normal((3, 9, 9), dtype=np.float32)
+        up = _upsampling(size)
+        knots = rng.standard_normal((3, up.shape[1], up.shape[1]), dtype=np.float32)
         return np.asarray((0.75 * _TEXTURE * (up @ knots @ up.T)).transpose(1, 2, 0))
     angle, phase = rng.uniform(0, 2 * np.pi, 2)
-    rows, columns = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+    rows, columns = np.mgrid[:size, :size].astype(np.float32)
     along = np.cos(angle) * rows + np.sin(angle) * columns
     across = np.cos(angle) * columns - np.sin(angle) * rows
     if kind == 3:
-        return np.asarray((along / (SIZE / 2) - 1)[..., None] * tint * 1.2)
+        return np.asarray((along / (size / 2) - 1)[..., None] * tint * 1.2)
     period = rng.uniform(5, 16)
     wave = np.sin(2 * np.pi * along / period + phase)
     if kind == 2:
@@ -164,7 +165,8 @@ def _texture(rng: np.random.Generator) -> Array:
 
 
 @cache
-def _upsampling() -> Array:
-    """(64, 9): linear between nine knots."""
-    at = np.linspace(0, 8, SIZE)[:, None]
-    return np.maximum(0, 1 - abs(at - np.arange(9))).astype(np.float32)
+def _upsampling(size: int) -> Array:
+    """(size, knots): linear between knots eight pixels apart, nine of them for 64."""
+    knots = size // 8 + 1
+    at = np.linspace(0, knots - 1, size)[:, None]
+    return np.maximum(0, 1 - abs(at - np.arange(knots))).astype(np.float32)
