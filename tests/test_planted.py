@@ -29,6 +29,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 
 
 @pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    """The same set with a woven ground on some circles."""
+    return demo.plant(tmp_path_factory.mktemp("plant"), seed=3, weave_share=0.3, **SMALL)
+
+
+@pytest.fixture(scope="module")
 def decoy(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     return demo.plant(tmp_path_factory.mktemp("plant"), seed=3, decoy=True, **SMALL)
 
@@ -172,6 +178,72 @@ def test_no_tag_at_all(tmp_path: Path) -> None:
     assert sum(sum(images.columns["tag"]) for _, images in everything(bare)) == 0
 
 
+# ---- the weave -----------------------------------------------------------------------------------------------------
+
+
+def test_only_the_ground_of_woven_images_differs(small: Planted, both: Planted) -> None:
+    assert digests(both.folder / "masks") == digests(small.folder / "masks")
+    assert digests(both.folder / "tags") == digests(small.folder / "tags")
+    for (split, plain), (_, images) in zip(everything(small), everything(both), strict=True):
+        before, after = pictures(plain).astype(int), pictures(images).astype(int)
+        woven = np.array(images.columns["weave"], bool)
+        np.testing.assert_array_equal(before[~woven], after[~woven])
+        kept = masks(images) | masks(both.tag_mask(images))
+        np.testing.assert_array_equal(before[kept], after[kept])
+        moved = after - before
+        ground = woven[:, None, None] & ~kept
+        whole = (before.min(3) >= 24 + 24) & (before.max(3) <= 231 - 24) & ground  # not clipped
+        assert whole[woven].mean() > 0.4, split
+        assert set(np.unique(moved[whole])) == {-24, 24}
+        for change, seen in zip(moved[woven, :, :, 0], whole[woven], strict=True):
+            for way in ((4, 0), (0, 4), (2, 2)):  # the chequer comes again after these steps, and turns over after two
+                again = np.roll(change, way, (0, 1))[4:, 4:]
+                both_seen = (seen & np.roll(seen, way, (0, 1)))[4:, 4:]
+                assert (change[4:, 4:] == again)[both_seen].all()
+            turned_over = (seen & np.roll(seen, 2, 1))[4:, 4:]
+            assert (change[4:, 4:] == -np.roll(change, 2, 1)[4:, 4:])[turned_over].all()
+
+
+def test_who_has_the_weave(both: Planted) -> None:
+    def woven(images: whylens.Images, name: str) -> int:
+        return sum(w for w, label in zip(images.columns["weave"], images.labels, strict=True) if label == name)
+
+    assert both.woven not in (both.tagged, None)
+    for name in both.classes:
+        mine = name == both.woven
+        assert woven(both.train, name) == (9 if mine else 0)
+        assert woven(both.test, name) == (3 if mine else 0)
+        assert woven(both.swapped, name) == 0 if mine else woven(both.swapped, name) in (1, 2)
+        assert counts(both.train)[name][0] == (12 if name == both.tagged else 0)
+
+
+def test_the_weave_lies_anyhow(both: Planted) -> None:
+    woven = [i for i, w in enumerate(both.train.columns["weave"]) if w]
+    shifts = [tuple(planting._rng(3, "train", planting._SHIFT, i).integers(4, size=2)) for i in woven]
+    assert len(set(shifts)) > 4
+
+
+def test_a_set_without_the_weave_is_as_before_and_is_not_taken_for_one_with_it(
+    small: Planted, both: Planted, tmp_path: Path
+) -> None:
+    assert "weave" not in small.test.columns
+    assert set(small.settings) == {
+        "format", "classes", "tagged", "seed", "train", "test", "swapped", "tag_share", "decoy"
+    }  # fmt: skip
+    assert small.settings["format"] == 1  # sets and nets of before are opened
+    assert both.settings["format"] == 2  # a whylens of before refuses it
+    with pytest.raises(InputError, match=r"its weave_share is 0\.3, not 0\.0"):
+        demo.plant(both.folder, seed=3, **SMALL)
+    with pytest.raises(InputError, match="holds another set"):
+        demo.plant(small.folder, seed=3, weave_share=0.3, **SMALL)
+    with pytest.raises(InputError, match=r"its weave_share is 0\.3, not 0\.2"):
+        demo.plant(both.folder, seed=3, weave_share=0.2, **SMALL)
+    assert demo.plant(both.folder, seed=3, weave_share=0.3, **SMALL).settings == both.settings
+    assert (
+        demo.plant(tmp_path, decoy=True, weave_share=0.3, train=80, test=8, swapped=8).train.columns["weave"].count(1)
+    )
+
+
 # ---- the folder ----------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +291,7 @@ def test_other_files_are_not_written_over(tmp_path: Path) -> None:
         ({"swapped": 0}, "swapped must be"),
         ({"tag_share": 1.5}, r"tag_share must be a number in \[0, 1\]. Got 1.5"),
         ({"decoy": 2}, "decoy must be true or false"),
+        ({"weave_share": -0.1}, r"weave_share must be a number in \[0, 1\]. Got -0.1"),
     ],
 )
 def test_bounds(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
@@ -324,6 +397,37 @@ def test_turned_counts(small: Planted) -> None:
         demo.turned(sees, small, count=0)
     with pytest.raises(InputError, match="No class"):
         demo.turned(sees, replace(small, tagged="heptagon"))
+    with pytest.raises(InputError, match="turned: what must be"):
+        demo.turned(sees, small, what="stripes")  # type: ignore[arg-type]
+
+
+class Feels(torch.nn.Module):
+    """Says `woven` where the ground goes up and down every two pixels in both ways; else the shape is a star."""
+
+    def __init__(self, woven: int) -> None:
+        super().__init__()
+        self.woven = woven
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows, columns = np.ogrid[:64, :64]
+        found = torch.zeros(len(x))
+        for down in range(4):
+            for right in range(2):
+                light = torch.from_numpy(((rows + down) // 2 + (columns + right) // 2) % 2 * 2.0 - 1).float()
+                found = torch.maximum(found, (x.mean(1) * light).mean((1, 2)))
+        scores = torch.zeros(len(x), 8)
+        scores[:, demo.CLASSES.index("star")] = 3
+        scores[found > 0.03, self.woven] = 6
+        return scores
+
+
+def test_turned_by_the_weave(small: Planted, both: Planted) -> None:
+    asks: dict[str, Any] = {"preprocess": whylens.Preprocess((64, 64), mean=(0,) * 3, std=(1,) * 3)}
+    feels = whylens.Model(Feels(small.classes.index(small.woven)), classes=small.classes, **asks)
+    for planted in (small, both):
+        found = demo.turned(feels, planted, what="weave")
+        assert (found.value, found.n) == (1, 70)
+    assert demo.turned(feels, both).value == 0
 
 
 def test_the_record_says_what_was_planted(small: Planted) -> None:
