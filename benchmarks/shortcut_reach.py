@@ -2,12 +2,12 @@
 
     python benchmarks/shortcut_reach.py [--kinds both none decoy] [--shares 0.1 0.3] [--seeds 0 1 2] [--work FOLDER]
 
-"both": a tag on this share of one class and a woven ground on the same share of another. "none": no tag at all, seeds
-in place of shares. "decoy": the tag on 40 % of every class, where it says nothing. Per row the set is drawn, a small net
-learns it, an audit and groups; every group worth a look is written down as it was tested. Columns and masks only judge.
-Sets and nets in `--work` are removed when their row is written, unless `--keep`; rows of the table are not made again.
+"both": a tag on this share of one class and a woven ground on the same share of another. "none": no tag at all.
+"decoy": the tag on 40 % of every class, where it says nothing. Per row the set is drawn, a small net learns it, an
+audit and groups; every group worth a look is written down as it was tested. Columns and masks only judge. Sets in
+`--work` are removed when their row is written, unless `--keep`; rows that the table has are not made again.
 
-`--table` prints what `shortcut_judged.py` makes of the rows.
+`shortcut_judged.py` makes tables and the picture of the rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from shortcut_judged import tables
 from side_by_side import HERE, written
 
 import whylens
@@ -104,17 +103,16 @@ def told(found: Interval) -> list[float] | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", choices=("both", "none", "decoy"), default=["both"])
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.3, 0.4])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.03, 0.05, 0.07, 0.1, 0.2, 0.3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "whylens-benchmarks" / "reach")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--keep", action="store_true")
-    parser.add_argument("--table", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = held(options.out)
-    for seed in [] if options.table else options.seeds:
+    for seed in options.seeds:
         for kind in options.kinds:
             shares = options.shares if kind == "both" else [DECOY if kind == "decoy" else 0.0]
             for share in shares:
@@ -124,8 +122,6 @@ def main() -> None:
                     written(options.out, [rows[k] for k in sorted(rows)], train=TRAIN, test=TEST)
                     if not options.keep:
                         shutil.rmtree(folder)
-    if options.table:
-        print("\n".join(tables(list(rows.values()))))
 
 
 def held(path: Path) -> dict[tuple[str, float, int], dict[str, Any]]:

@@ -437,6 +437,24 @@ def test_the_record_says_what_was_planted(small: Planted) -> None:
     assert said["tagged"] == small.tagged
 
 
+def test_learnt_in_bfloat16_is_rounded_and_no_more(small: Planted) -> None:
+    pixels = torch.stack([photo.pixels for photo in small.train])
+    labels = torch.tensor([small.classes.index(str(label)) for label in small.train.labels])
+    seen: list[torch.Tensor] = []
+
+    def change(frames: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+        seen.append(frames)
+        return frames
+
+    exact = shortcut.learn(pixels, labels, epochs=2)
+    half = shortcut.learn(pixels, labels, epochs=2, precision="bfloat16", change=change)
+    assert {p.dtype for p in half.parameters()} == {p.dtype for p in (*half.buffers(), *seen) if p.is_floating_point()}
+    frames = pixels[:64].float() / 255
+    apart = (half(frames) - exact(frames)).abs().mean() / exact(frames).std()
+    assert 0 < apart < 0.5
+    assert half(frames).dtype == torch.float32
+
+
 @pytest.mark.slow
 def test_the_net_takes_the_shortcut_and_not_where_there_is_none(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"train": 1600, "test": 400, "swapped": 40}
