@@ -83,7 +83,8 @@ def learn(
     With `precision` "bfloat16" the forward pass is rounded and the weights are not: less than half of the time, where
     the processor computes in it.
     """
-    half = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16")
+    # no cache: it outlives a step here, inside another autocast, and the weights would stay those of the first
+    half = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
     rng = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
