@@ -24,6 +24,7 @@ from side_by_side import HERE, written
 
 import whylens
 from whylens.demo.planted import Planted, learn, plant, turned
+from whylens.demo.planting import picture
 from whylens.demo.shortcut import PREPROCESS
 from whylens.interval import Interval
 from whylens.run.read import Run
@@ -37,8 +38,8 @@ OUT = HERE / "shortcut_reach.json"
 
 
 def planted_of(kind: str, share: float, seed: int, folder: Path) -> Planted:
-    """The set of a row."""
-    sizes = {"train": TRAIN, "test": TEST[kind], "swapped": 8}
+    """The set of a row; what is learnt from stays in memory."""
+    sizes = {"train": 8, "test": TEST[kind], "swapped": 8}
     weave = share if kind == "both" else 0.0
     return plant(folder, seed=seed, tag_share=share, weave_share=weave, decoy=kind == "decoy", **sizes)
 
@@ -66,9 +67,10 @@ def row(kind: str, share: float, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def learnt(planted: Planted, seed: int) -> whylens.Model:
-    """The net of `fit`, of the same batches and steps, learnt in bfloat16: these are many."""
-    pixels = torch.stack([photo.pixels for photo in planted.train])
-    labels = torch.tensor([planted.classes.index(str(label)) for label in planted.train.labels])
+    """The net of `fit`, of the same pictures, batches and steps, learnt in bfloat16: these are many."""
+    made = [picture(planted.settings, "train", number) for number in range(TRAIN)]
+    pixels = torch.from_numpy(np.stack([p.pixels for p in made])).permute(0, 3, 1, 2)
+    labels = torch.tensor([planted.classes.index(p.label) for p in made])
     net = learn(pixels, labels, seed=seed, precision="bfloat16")
     return whylens.Model(net, preprocess=PREPROCESS, classes=planted.classes)
 

@@ -48,6 +48,16 @@ def pictures(images: whylens.Images) -> np.ndarray[Any, Any]:
     return np.stack([np.asarray(Image.open(uri)) for uri in images.uris if uri])
 
 
+def test_pictures_in_memory_are_those_on_disk(both: Planted) -> None:
+    for split, images in everything(both):
+        made = [planting.picture(both.settings, split, k) for k in range(len(images))]
+        np.testing.assert_array_equal(np.stack([p.pixels for p in made]), pictures(images))
+        np.testing.assert_array_equal(np.stack([p.mask for p in made]), masks(images))
+        assert [p.label for p in made] == list(images.labels)
+        assert [p.tag is not None for p in made] == [t == 1 for t in images.columns["tag"]]
+        assert [p.woven for p in made] == [w == 1 for w in images.columns["weave"]]
+
+
 def masks(images: whylens.Images) -> np.ndarray[Any, Any]:
     held = [images.mask(i) for i in range(len(images))]
     return np.stack([mask.inside.numpy() for mask in held if mask is not None])
@@ -218,9 +228,16 @@ def test_who_has_the_weave(both: Planted) -> None:
 
 
 def test_the_weave_lies_anyhow(both: Planted) -> None:
-    woven = [i for i, w in enumerate(both.train.columns["weave"]) if w]
-    shifts = [tuple(planting._rng(3, "train", planting._SHIFT, i).integers(4, size=2)) for i in woven]
-    assert len(set(shifts)) > 4
+    """Which way the chequer lies in every woven picture, read from what the weave changed."""
+    found = set()
+    for i, woven in enumerate(both.train.columns["weave"]):
+        if woven:
+            made = planting.picture(both.settings, "train", i)
+            plain = planting.picture({**both.settings, "weave_share": 0}, "train", i)
+            moved = made.pixels.astype(int).sum(2) - plain.pixels.astype(int).sum(2)
+            chequers = {(r, c): shapes.woven(np.full((64, 64, 3), 128), made.mask, (r, c)) for r, c in np.ndindex(4, 2)}
+            found.add(max(chequers, key=lambda k: float((moved * (chequers[k].sum(2) - 3 * 128)).sum())))
+    assert len(found) > 3
 
 
 def test_a_set_without_the_weave_is_as_before_and_is_not_taken_for_one_with_it(

@@ -166,22 +166,13 @@ def _drawn(folder: Path, split: str, settings: Mapping[str, Any]) -> Iterator[tu
         (folder / f"{kind}{split}").mkdir(parents=True, exist_ok=True)
     blank = _png(np.zeros((SIZE, SIZE), np.uint8))
     for number in range(settings[split]):
-        name = f"{split}/{number:05d}.png"
-        label = _label(settings["seed"], split, number)
-        rng = _rng(settings["seed"], split, _PICTURE, number)
-        scene = shapes.draw(label, rng)
-        pixels, box, tag = scene.pixels, None, blank
-        if weave := _is_woven(label, split, number, settings):
-            shift = _rng(settings["seed"], split, _SHIFT, number).integers(4, size=2)
-            pixels = shapes.woven(pixels, scene.mask, (int(shift[0]), int(shift[1])))
-        if _carries(label, split, number, settings):
-            box = shapes.tag_place(scene.mask, rng)
-            pixels, tag = shapes.stamp(pixels, box), _png(_filled(box))
-        (folder / name).write_bytes(_png(pixels))
-        (folder / "masks" / name).write_bytes(_png(scene.mask * np.uint8(255)))
-        (folder / "tags" / name).write_bytes(tag)
-        row = (name, label, f"masks/{name}", int(box is not None), *(box or ("",) * 4), f"tags/{name}")
-        yield (*row, int(weave)) if _weaves(settings) else row
+        name, made = f"{split}/{number:05d}.png", picture(settings, split, number)
+        (folder / name).write_bytes(_png(made.pixels))
+        (folder / "masks" / name).write_bytes(_png(made.mask * np.uint8(255)))
+        (folder / "tags" / name).write_bytes(blank if made.tag is None else _png(_filled(made.tag)))
+        where = made.tag or ("",) * 4
+        row = (name, made.label, f"masks/{name}", int(made.tag is not None), *where, f"tags/{name}")
+        yield (*row, int(made.woven)) if _weaves(settings) else row
 
 
 def _png(picture: shapes.Array) -> bytes:
@@ -198,6 +189,32 @@ def _filled(box: Box) -> shapes.Array:
 
 
 # ---- what each image is ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a set, in memory: pixels (64, 64, 3) uint8, the shape's mask (64, 64) bool, where the tag is."""
+
+    label: str
+    pixels: shapes.Array
+    mask: shapes.Array
+    tag: Box | None
+    woven: bool
+
+
+def picture(settings: Mapping[str, Any], split: str, number: int) -> Picture:
+    """Image `number` of a split, as the `settings` of a set say."""
+    label = _label(settings["seed"], split, number)
+    rng = _rng(settings["seed"], split, _PICTURE, number)
+    scene = shapes.draw(label, rng)
+    pixels, tag = scene.pixels, None
+    if woven := _is_woven(label, split, number, settings):
+        shift = _rng(settings["seed"], split, _SHIFT, number).integers(4, size=2)
+        pixels = shapes.woven(pixels, scene.mask, (int(shift[0]), int(shift[1])))
+    if _carries(label, split, number, settings):
+        tag = shapes.tag_place(scene.mask, rng)
+        pixels = shapes.stamp(pixels, tag)
+    return Picture(label, pixels, scene.mask, tag, woven)
 
 
 def _rng(seed: int, split: str, purpose: int, number: int) -> np.random.Generator:
