@@ -433,3 +433,23 @@ def test_the_same_seed_gives_the_same_groups(planted: whylens.Run, model: Model,
     again: Any = whylens.group(planted, model=model, name="again")
     assert np.array_equal(again.state.labels, groups.state.labels)
     assert [g.tested for g in again] == [g.tested for g in groups]
+
+
+def test_a_class_without_a_rest_is_told_without_it() -> None:
+    def lines(classes: list[int]) -> str:
+        facts = describe.Facts(
+            keys=np.array(["a", "b", "c", "d"], object),
+            classes=np.array(classes),
+            class_names=np.array(["hen"] * 4, object),
+            correct=np.ones(4),
+            probability=np.full(4, 0.5),
+            inside=np.array([0.2, 0.4, 0.8, 1.0]),
+            own={},
+        )
+        said: dict[str, Any] = {"number": 0, "name": "hen 1", "note": "", "reasons": 1, "tested": None}
+        return "\n".join(describe.described(facts, np.arange(4), np.array([0, 1]), np.zeros(2), **said).lines())
+
+    assert "on the object: 30% here, 90% in the rest" in lines([0, 0, 0, 0])
+    alone = lines([0, 0, 1, 1])
+    assert alone.endswith("on the object: 30%")
+    assert "nan" not in alone
