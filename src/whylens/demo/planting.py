@@ -91,8 +91,8 @@ def plant(
     settings = {**first, **settings}
     path = Path(folder)
     draw_once(path, settings, names=_NAMES, splits=SPLITS, write=partial(_write, path, settings), show=progress)
-    lists = {split: load_images(path / f"{split}.csv") for split in SPLITS}
-    return Planted(path, CLASSES, TAGGED, *(lists[split] for split in SPLITS), settings=settings)
+    train_list, test_list, swapped_list = (load_images(path / f"{split}.csv") for split in SPLITS)
+    return Planted(path, CLASSES, TAGGED, train_list, test_list, swapped_list, settings=settings)
 
 
 # ---- the folder ------------------------------------------------------------------------------------------
