@@ -118,7 +118,7 @@ def test_every_act_stands_beside_its_controls(acted: Any, tmp_path: Path) -> Non
         assert f"<h3>{effect.action} &#x27;{groups[0].name}&#x27;: {effect.verdict}</h3>" in part
         assert f"{effect.measured}: {effect.before} before, {effect.after} after, on {effect.n} images." in part
         rows = table(part, f"changes by {effect.action} of {groups[0].name}")
-        assert [[row[0], *row[2:]] for row in rows] == [
+        assert [[row[0], row[1], row[3]] for row in rows] == [
             [effect.action, str(effect.change), ""],
             *([f"control: {k}", str(v), str(effect.beyond[k])] for k, v in effect.controls.items()),
         ]

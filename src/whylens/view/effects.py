@@ -67,11 +67,11 @@ def _changes(done: Done) -> str:
     ends = [end for found, _ in lines.values() for end in (found.low, found.high, found.value) if end == end]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     rows = "".join(
-        f"<tr><td>{html_text(name)}</td><td>{_drawn(found, low, high)}</td><td>{html_text(str(found))}</td>"
+        f"<tr><td>{html_text(name)}</td><td>{html_text(str(found))}</td><td>{_drawn(found, low, high)}</td>"
         f"<td>{'' if lead is None else html_text(str(lead))}</td></tr>"
         for name, (found, lead) in lines.items()
     )
-    words = ("act and controls", "0 is the dotted line", "change", f"{effect.action} beyond it")
+    words = ("act and controls", "change", "0 is dotted", f"{effect.action} beyond it")
     head = "".join(f'<th scope="col">{html_text(word)}</th>' for word in words)
     return scroll_html(
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>",

@@ -55,10 +55,10 @@ tbody th{font-weight:400;border-bottom:1px solid var(--line)}
 list-style:none}.crops figure{padding:.35rem}.crops figcaption{margin-top:.25rem;font-size:.75rem}
 .plain article{border-top:0;padding:.8rem 0 0}.plain .whole{max-width:60rem;margin-top:1rem}
 .pair{display:grid;gap:0 1.5rem;align-items:start;
-grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}.pair td:first-child{white-space:normal}
-.forest{display:block;width:14rem;height:1.1rem}.forest line{stroke:currentColor}.forest .zero{stroke:var(--line)}
-nav a{color:inherit}.scroll:focus-visible,nav a:focus-visible,td a:focus-visible{outline:2px solid;outline-offset:2px}
-td a{color:inherit}
+grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}.plain td:first-child{white-space:normal}
+.forest{display:block;margin-left:auto;width:14rem;height:1.1rem}.forest line{stroke:currentColor}
+.forest .zero{stroke:var(--line)}
+nav a{color:inherit}.scroll:focus-visible,nav a:focus-visible{outline:2px solid;outline-offset:2px}
 th button{all:unset;cursor:pointer}th button:focus-visible{outline:2px solid}
 [aria-sort=ascending] button::after{content:" ▲"}[aria-sort=descending] button::after{content:" ▼"}
 footer{border-top:1px solid var(--line);padding-top:1.2rem;font-size:.9rem}
