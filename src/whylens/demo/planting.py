@@ -101,8 +101,8 @@ def plant(
         raise InputError(
             f"plant: '{path}' cannot be written: {error.strerror or error}. Give another folder."
         ) from None
-    lists = [load_images(path / f"{split}.csv") for split in SPLITS]
-    return Planted(path, CLASSES, TAGGED, *lists, settings=settings)
+    lists = {split: load_images(path / f"{split}.csv") for split in SPLITS}
+    return Planted(path, CLASSES, TAGGED, lists["train"], lists["test"], lists["swapped"], settings)
 
 
 # ---- the folder ------------------------------------------------------------------------------------------
