@@ -48,6 +48,8 @@ def act(
     if not isinstance(group, Group):
         raise InputError(f"act: group must be one Group of a grouping, such as groups['tag']. Got {group!r}.")
     function = _plugins.find("actions", action)
+    if action != "mask":
+        run.refuse_objects(f"act {action}")
     grouping = groups or _grouping(run, group)
     if group.name not in [g.name for g in grouping] or grouping[group.name].ids != group.ids:
         raise InputError(

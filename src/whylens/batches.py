@@ -152,7 +152,7 @@ class Batches:
                 result=Maps(maps, checks, result.history, result.parts, result.extra),
                 frame=tuple(batch.frames.shape[1:]),
                 sure=sure,
-                embedded=None if job.features is None else embed(probe.at(job.features).activation(), maps),
+                embedded=None if job.features is None else embed(probe.at(job.features).activation(), job.within(maps)),
             )
         )
 

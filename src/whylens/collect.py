@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name
 from torch import Tensor
 
 from . import __version__
@@ -57,10 +58,17 @@ class Job:
     seed: int
     layer: str | None = None
     features: str | None = None  # the layer whose output the maps weigh into embeddings, where they are wanted
+    inside: Tensor | None = None  # (h, w): the part of the frame whose map is embedded, where it is not all of it
     rows: list[Row] = field(default_factory=list)
     seconds: float = 0.0
     cost: tuple[int, int] = (0, 0)
     run: tuple[int, int] = (0, 0)
+
+    def within(self, maps: Tensor) -> Tensor:
+        """Maps ``(N, C, h, w)`` as they are embedded."""
+        if self.inside is None or maps.ndim != 4:
+            return maps
+        return maps * F.adaptive_avg_pool2d(self.inside[None, None].to(maps), (maps.shape[2], maps.shape[3]))
 
     def finish(
         self, model: Model, images: Images, failures: Mapping[str, str], kind: Score, *, first: int = 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .interval import Interval, interval, mean, plain, wilson
+from .interval import Interval, clustered, interval, mean, plain, wilson
 
 Array = NDArray[Any]
 Verdict = Literal["helped", "hurt", "no evidence"]
@@ -36,6 +37,7 @@ class Effect:
     beyond: Mapping[str, Interval]
     verdict: Verdict
     n: int
+    of: str = "images"
     said: Mapping[str, Any] = field(default_factory=dict)
     model: Any = field(default=None, compare=False)
     record: Path | None = field(default=None, compare=False)
@@ -47,7 +49,7 @@ class Effect:
         """In words."""
         told = [
             f"{self.action} '{self.group}': {self.verdict}",
-            f"  {self.measured}: {self.before} before, {self.after} after, on {self.n} images",
+            f"  {self.measured}: {self.before} before, {self.after} after, on {self.n} {self.of}",
             f"  change {self.change}",
         ]
         told += [f"  control, {name}: {found}" for name, found in self.controls.items()]
@@ -78,10 +80,15 @@ def measured(
     seed: int = 0,
     said: Mapping[str, Any] | None = None,
     model: Any = None,
+    images: Array | None = None,
 ) -> Effect:
-    """The effect of an act from hits ``(N,)`` of the same images, 1 or 0, before, after and under every control."""
-    change = mean(after - before, seed=seed)
-    beyond = {name: mean(after - hits, seed=seed) for name, hits in controls.items()}
+    """The effect of an act from hits ``(N,)`` of the same images, 1 or 0, before, after and under every control.
+
+    Where rows are objects, `images` ``(N,)`` says of which image each is: changes are then drawn again by image.
+    """
+    interval = partial(mean, seed=seed) if images is None else partial(clustered, clusters=images, seed=seed)
+    change = interval(after - before)
+    beyond = {name: interval(after - hits) for name, hits in controls.items()}
     told = [change, *beyond.values()]
     verdict: Verdict = "no evidence"
     if len(before) > 1 and all(found.low > 0 for found in told):
@@ -95,10 +102,11 @@ def measured(
         before=_share(before),
         after=_share(after),
         change=change,
-        controls={name: mean(hits - before, seed=seed) for name, hits in controls.items()},
+        controls={name: interval(hits - before) for name, hits in controls.items()},
         beyond=beyond,
         verdict=verdict,
         n=len(before),
+        of="images" if images is None else "objects",
         said=dict(said or {}),
         model=model,
     )

@@ -97,6 +97,7 @@ def _asked(run: Run, methods: Sequence[Request] | str | None) -> tuple[list[str]
 
 
 def _refuse_unlabelled(run: Run) -> None:
+    run.refuse_objects("gap")
     correct = run.table(["correct"]).column("correct")
     if correct.null_count == len(correct):
         raise InputError(

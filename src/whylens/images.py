@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .decode import decode, from_pil, measure
 from .errors import ImageError, InputError, MissingExtra, no_such
-from .masks import Frame, Label, Mask, MaskSource
+from .masks import Annotated, Frame, Label, Mask, MaskSource
 from .pixels import to_pixels
 
 
@@ -220,6 +220,11 @@ class Images:
         """
         source = self._rows[i].mask
         return None if source is None else source.read(self._frame(i), of, self._own_name(i))
+
+    def objects(self, i: int) -> tuple[Annotated, ...] | None:
+        """The annotated objects of image `i`, one by one; None where nothing is annotated."""
+        source = self._rows[i].mask
+        return None if source is None else source.objects(self._frame(i))
 
     def _streamed(self, workers: int, ahead: int) -> Iterator[Photo | Unreadable]:
         waiting: deque[Future[Photo | Unreadable]] = deque()

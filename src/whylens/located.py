@@ -19,17 +19,25 @@ from .explanation import Explanation
 from .images import Images
 from .masks import Mask
 from .model import Model
+from .placement import Box
 from .places import Instances, Place, Region, at_box, find
 from .probe import Score
 from .target import Target
 from .trial import trial_of
+
+OWN = "own level"
+"""As the layer of embeddings: for each object the map that its box is pooled from."""
+
+WIDER = 0.15
+"""How far around a box a map is embedded and grouped, on each side, as a share of the box's own."""
 
 
 @dataclass
 class Located:
     """Runs all jobs on one batch after another, each image by itself, at its objects or its region.
 
-    `missing` holds, by the image's number among all, why it has no place to be explained at.
+    `missing` holds, by the image's number among all, why it has no place to be explained at; `found` the places of
+    the last batch with that number.
     """
 
     model: Model
@@ -38,9 +46,11 @@ class Located:
     precision: Precision = "float32"
     halved: int = 0
     missing: dict[int, str] = field(default_factory=dict)
+    found: list[tuple[int, Place]] = field(default_factory=list)
 
     def run(self, batch: Frames) -> None:
         """All jobs on one batch."""
+        self.found = []
         for k, position in enumerate(batch.positions):
             self._image(batch.part(slice(k, k + 1)), position)
 
@@ -51,19 +61,42 @@ class Located:
                 self.missing[position] = found
                 continue
             mine = [job for job in self.jobs if job.target.place is asked]
+            self.found += [(position, place) for place in found]
             for place in found:
                 self._at(place, mine, one)
 
     def _at(self, place: Place, jobs: list[Job], one: Frames) -> None:
         """The jobs at one place: its class is the target, whatever image this is."""
         here = Target(fixed=torch.tensor(place.index).expand(one.positions[0] + 1))
-        copies = [replace(job, target=here, rows=[], seconds=0.0, cost=(0, 0), run=(0, 0)) for job in jobs]
+        inside = around(place.instance.box, one.frames) if place.instance is not None else None
+        copies = [
+            replace(
+                job,
+                target=here,
+                features=place.instance.layer if place.instance is not None and job.features == OWN else job.features,
+                inside=inside,
+                rows=[],
+                seconds=0.0,
+                cost=(0, 0),
+                run=(0, 0),
+            )
+            for job in jobs
+        ]
         Batches(place.view, copies, self.kind, self.precision).run(one)
         for job, copy in zip(jobs, copies, strict=True):
             job.layer, job.seconds = copy.layer, job.seconds + copy.seconds
             job.cost = (max(job.cost[0], copy.cost[0]), max(job.cost[1], copy.cost[1]))
             job.run = (job.run[0] + copy.run[0], job.run[1] + copy.run[1])
             job.rows += [_placed(row, place) for row in copy.rows]
+
+
+def around(box: Box, frames: Tensor) -> Tensor:
+    """A box and what is next to it, in frames ``(..., H, W)``: ``(H, W)``, 1 inside and 0 outside."""
+    left, top, right, bottom = box
+    wide, high = WIDER * (right - left), WIDER * (bottom - top)
+    rows, columns = torch.arange(frames.shape[-2]) + 0.5, torch.arange(frames.shape[-1]) + 0.5
+    across = (columns >= left - wide) & (columns <= right + wide)
+    return ((rows >= top - high) & (rows <= bottom + high))[:, None].float() * across.float()
 
 
 def _placed(row: Row, place: Place) -> Row:

@@ -17,6 +17,7 @@ from torch import Tensor
 from .annotations import VOC_NAMES, CocoFile, CocoRecord, VocRecord, fill_box, read_voc
 from .decode import guarded, upright
 from .errors import ImageError, InputError, no_such
+from .placement import Box
 
 MASK_EXTENSIONS = (".png", ".tif", ".tiff", ".bmp", ".gif")  # lossless only
 Frame = tuple[int, int, int]  # height and width of the upright photo, its EXIF orientation
@@ -34,6 +35,15 @@ class Mask:
     difficult: bool = False  # every object of the class is marked difficult
 
 
+@dataclass(frozen=True)
+class Annotated:
+    """One annotated object of an upright photo; `inside` ``(H, W)`` bool is None where only its box is known."""
+
+    name: str | None  # of its class; None where the annotation names none
+    box: Box
+    inside: Tensor | None = None
+
+
 class MaskSource(Protocol):
     """What is known about one image; `of` is the class asked for, `own` the name of the image's own class."""
 
@@ -44,6 +54,10 @@ class MaskSource(Protocol):
 
     def read(self, frame: Frame, of: Label, own: str | None) -> Mask:
         """The mask in the frame of the upright photo."""
+        ...
+
+    def objects(self, frame: Frame) -> tuple[Annotated, ...]:
+        """The objects one by one, crowds left out; a picture of one mask is one object."""
         ...
 
 
@@ -65,6 +79,10 @@ class MaskFile:
             return _mask(numbers > 0, np.zeros_like(numbers, dtype=np.bool_), frame, self.path.name)
         return _class_mask(numbers, _voc_number(of, own), frame, self.path.name)
 
+    def objects(self, frame: Frame) -> tuple[Annotated, ...]:
+        """All of the picture as one object."""
+        return _whole(None, self.read(frame, None, None).inside)
+
 
 @dataclass(frozen=True)
 class MaskArray:
@@ -78,6 +96,10 @@ class MaskArray:
         """The mask as given, whatever the class."""
         inside = self.inside.numpy()
         return _mask(inside, np.zeros_like(inside), frame, self.name)
+
+    def objects(self, frame: Frame) -> tuple[Annotated, ...]:
+        """The mask as one object."""
+        return _whole(None, self.read(frame, None, None).inside)
 
 
 @dataclass(frozen=True)
@@ -109,6 +131,16 @@ class VocImage:
         for entry in objects:
             inside |= fill_box(entry.box, size)
         return _mask(inside, np.zeros_like(inside), frame, f"{self.stem}.xml", difficult)
+
+    def objects(self, frame: Frame) -> tuple[Annotated, ...]:
+        """The boxes of the XML, upright; `SegmentationClass` does not tell objects apart."""
+        record = self.folder.record(self.stem)
+        size = record.size or frame[:2]
+        found = []
+        for entry in record.objects:
+            mask = _mask(fill_box(entry.box, size), np.zeros(size, np.bool_), frame, f"{self.stem}.xml")
+            found += [Annotated(one.name, one.box) for one in _whole(entry.name, mask.inside)]
+        return tuple(found)
 
 
 class VocFolder:
@@ -174,6 +206,22 @@ class CocoImage:
             except (ValueError, LookupError, TypeError, ArithmeticError) as error:
                 raise ImageError(f"{self.name}: an annotated shape cannot be read: {error}.") from error
         return _mask(inside, crowd & ~inside, frame, self.name)
+
+    def objects(self, frame: Frame) -> tuple[Annotated, ...]:
+        """Every annotated object but crowds; one without a shape has its box alone."""
+        size = self.record.size or frame[:2]
+        _check_size(size, frame, self.name)
+        found = []
+        for entry in self.record.objects:
+            if entry.crowd:
+                continue
+            try:
+                mask = _mask(entry.pixels(size), np.zeros(size, np.bool_), frame, self.name)
+            except (ValueError, LookupError, TypeError, ArithmeticError) as error:
+                raise ImageError(f"{self.name}: an annotated shape cannot be read: {error}.") from error
+            name = self.file.categories.get(entry.category)
+            found += [one if entry.shape else Annotated(one.name, one.box) for one in _whole(name, mask.inside)]
+        return tuple(found)
 
     def _wanted(self, of: Label, own: str | None) -> set[int]:
         known = self.file.categories
@@ -294,6 +342,15 @@ def _read_numbers(stream: BinaryIO, name: str) -> tuple[np.ndarray[Any, Any], bo
                 raise ImageError(f"{name} is a colour picture. A mask must be grey (above 0: inside) or palette.")
             return colour[..., 0], False
         return np.array(picture), False
+
+
+def _whole(name: str | None, inside: Tensor) -> tuple[Annotated, ...]:
+    """An object by its pixels, with the box around them; none where it has no pixel."""
+    rows, columns = inside.any(1).nonzero().flatten(), inside.any(0).nonzero().flatten()
+    if not len(rows):
+        return ()
+    box = (float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1)
+    return (Annotated(name, box, inside),)
 
 
 def _class_mask(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -48,6 +48,38 @@ class Instances:
         if self.of not in get_args(Of):
             raise InputError(f"Instances: of must be 'class' or 'mask'. Got {self.of!r}.")
 
+    @property
+    def words(self) -> str:
+        """As a run and the command line spell it: ``instances:threshold=0.3,of=mask,classes=cat|dog``."""
+        if self.boxes is not None:
+            raise InputError("Boxes of your own cannot be said in words. An audit explains what the detector finds.")
+        said = {"threshold": f"{self.threshold:g}", "of": self.of} | (
+            {"classes": "|".join(map(str, self.classes))} if self.classes is not None else {}
+        )
+        return "instances:" + ",".join(f"{name}={value}" for name, value in said.items())
+
+    @classmethod
+    def spelled(cls, words: str) -> Instances | None:
+        """What `words` spell; None where they are something else."""
+        if words.partition(":")[0].strip().lower() != "instances":
+            return None
+        said: dict[str, Any] = {}
+        for part in filter(None, (p.strip() for p in words.partition(":")[2].split(","))):
+            name, sign, value = part.partition("=")
+            if not sign or name not in ("threshold", "of", "classes"):
+                raise InputError(f"target '{words}': write instances:threshold=0.3,of=mask,classes=cat|dog.")
+            said[name] = value
+        if "threshold" in said:
+            try:
+                said["threshold"] = float(said["threshold"])
+            except ValueError:
+                raise InputError(
+                    f"Instances: threshold must be a number in [0, 1]. Got '{said['threshold']}'."
+                ) from None
+        if "classes" in said:
+            said["classes"] = tuple(int(c) if c.isdecimal() else c for c in said["classes"].split("|"))
+        return cls(**said)
+
 
 @dataclass(frozen=True)
 class Region:
@@ -71,6 +103,7 @@ class Place:
     grids: tuple[tuple[int, int], tuple[int, int]] | None = None  # of the box's level, and the finest there is
     flags: Mapping[str, bool] = field(default_factory=dict)
     given: bool = False  # its pixels are the caller's
+    mask: Tensor | None = None  # (H, W) bool, as it was detected
 
 
 def read_place(target: Any, model: Model, count: int) -> Instances | Region:
@@ -82,7 +115,10 @@ def read_place(target: Any, model: Model, count: int) -> Instances | Region:
             f"{model.name} is no Faster or Mask R-CNN of torchvision, whose boxes can be explained. This detection "
             "model needs a target function: target=lambda output: one score per image (N,)."
         )
-    if target is None or isinstance(target, Instances):
+    spelled = Instances.spelled(target) if isinstance(target, str) else None
+    if spelled is not None:
+        asked = spelled
+    elif target is None or isinstance(target, Instances):
         asked = target or Instances()
     elif isinstance(target, int | str) and not isinstance(target, bool):
         asked = Instances(classes=(target,))
@@ -119,10 +155,11 @@ def find(
     if not len(found):
         return reason
     boxes = [tuple(box) for box in found.boxes.tolist()]
-    return [
+    places = [
         at_box(model, frame, box, int(label), number=k, score=float(score), of=asked.of)
         for k, (box, label, score) in enumerate(zip(boxes, found.labels, found.scores, strict=True))
     ]
+    return places if found.masks is None else [replace(p, mask=m) for p, m in zip(places, found.masks, strict=True)]
 
 
 def at_box(

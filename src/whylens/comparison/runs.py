@@ -70,6 +70,8 @@ def changes(runs: Sequence[Run], *, method: str | None = None, seed: int = 0) ->
 
 
 def _label(before: Run, after: Run, method: str | None) -> str:
+    for run in (before, after):
+        run.refuse_objects("compare")
     if method is not None:
         return before.method(method)[1].label
     both = [label for label in before.labels if label in after.labels]

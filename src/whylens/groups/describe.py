@@ -23,6 +23,10 @@ SIGNIFICANT = 0.01
 _TOLD = 5
 
 
+NONE = Interval(float("nan"), float("nan"), float("nan"), 0)
+"""A share of nothing."""
+
+
 @dataclass(frozen=True)
 class Association:
     """A column of the user's list whose values differ between a group and the rest of its class.
@@ -47,6 +51,7 @@ class Association:
 class Group:
     """Evidence that is one reason, among the images that the model takes for one class.
 
+    Where a detector was explained, images are its objects, and "right" means that one is annotated there.
     `points` are rows of the grouping's points, nearest to the middle first; `ids` ``image_id`` and `keys` of their
     images in that order, each once. `share` is how many of the class's images are here; `accuracy`, `confidence` and
     `inside` (the map's share on the object, where the run measured it) are given for the group and for the `rest` of
@@ -70,18 +75,21 @@ class Group:
     reasons: int  # groups of its class
     associations: tuple[Association, ...] = ()
     tested: Tested | None = field(default=None)
+    incomplete: Interval = NONE  # of a detector's objects: share of masks that leave part of their reference out
+    incomplete_rest: Interval = NONE
+    of: str = "images"
 
     @property
     def size(self) -> int:
-        """How many images."""
+        """How many images, or objects."""
         return len(self.ids)
 
     def __repr__(self) -> str:
-        return f"Group({self.name!r}, {self.size} images of {self.class_name})"
+        return f"Group({self.name!r}, {self.size} {self.of} of {self.class_name})"
 
     def lines(self) -> list[str]:
         """In words."""
-        said = [f"{self.name}: {self.size} images, {self.share.value:.0%} of those taken for {self.class_name}"]
+        said = [f"{self.name}: {self.size} {self.of}, {self.share.value:.0%} of those taken for {self.class_name}"]
         if self.accuracy.n and self.accuracy_rest.n:
             said.append(f"  right: {self.accuracy.value:.0%} here, {self.accuracy_rest.value:.0%} in the rest of it")
         if self.confidence_rest.n:
@@ -89,6 +97,9 @@ class Group:
         if self.inside.n:
             rest = f" here, {self.inside_rest.value:.0%} in the rest" if self.inside_rest.n else ""
             said.append(f"  on the object: {self.inside.value:.0%}{rest}")
+        if self.incomplete.n:
+            rest = f" here, {self.incomplete_rest} in the rest" if self.incomplete_rest.n else ""
+            said.append(f"  incomplete masks: {self.incomplete}{rest}")
         if self.tested is not None:
             said.append(f"  {self.tested}")
         said += [f"  {association}" for association in self.associations]
@@ -102,7 +113,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Facts:
-    """Columns of a run's rows, by `image_id`, that describe groups; `own` are the user's."""
+    """Columns of a run's rows, by `image_id`, that describe groups; `own` are the user's.
+
+    Where a detector was explained the rows are objects, by their number in `Run.instances`.
+    """
 
     keys: Array
     classes: Array
@@ -111,6 +125,8 @@ class Facts:
     probability: Array
     inside: Array
     own: Mapping[str, Array]
+    incomplete: Array | None = None  # of objects: 1 where the mask leaves part of its reference out, NaN unknown
+    images: Array | None = None  # of objects: the `image_id` of each
 
 
 def described(facts: Facts, image: Array, points: Array, nearness: Array, **said: Any) -> Group:
@@ -132,6 +148,9 @@ def described(facts: Facts, image: Array, points: Array, nearness: Array, **said
         inside=mean(facts.inside[ids]),
         inside_rest=mean(facts.inside[rest]),
         associations=associations(facts.own, ids, rest),
+        incomplete=NONE if facts.incomplete is None else _rate(facts.incomplete[ids]),
+        incomplete_rest=NONE if facts.incomplete is None else _rate(facts.incomplete[rest]),
+        of="images" if facts.images is None else "objects",
         **said,
     )
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ..errors import WhylensError
 from ..images import Images
+from ..located import around
 from ..picture import UNSEEN, bounded, draw, greyed
-from ..placement import Placement
+from ..placement import Box, Placement
 from ..sheet import GREY, Cell, Text, lay_out
 from .describe import Group
 from .evidence import region
@@ -121,6 +122,8 @@ class Crops:
         groups = self.groups
         image, number = int(groups.points.image[point]), int(groups.points.region[point])
         try:
+            if groups.facts.images is not None:
+                return self._object(image, int(groups.facts.images[image]), side)
             photo = groups.run.images_at(image)[0] if self.images is None else self.images[image]
         except WhylensError:
             return None
@@ -136,6 +139,22 @@ class Crops:
         kept = placement.to_photo(frame[0])[None]
         kept = F.interpolate(torch.nan_to_num(kept).view(1, 1, *kept.shape[-2:]), size=shown, mode="nearest-exact")
         return np.where(kept[0, 0, :, :, None].numpy() > 0.5, picture, UNSEEN * greyed(picture))
+
+    def _object(self, number: int, image: int, side: int) -> NDArray[Any]:
+        """The photo around an object, its map's evidence near the box in colour and the rest grey and dark."""
+        run, label = self.groups.run, str(self.groups.settings["method"])
+        e = run.explanation(label, [number])
+        photo = run.images_at(image)[0] if self.images is None else self.images[image]
+        placement = e.placements[0] or Placement.identity(*photo.pixels.shape[-2:])
+        near = around(e.instances[0].box, torch.empty(placement.frame))
+        mask = region(e.maps[0] * F.adaptive_avg_pool2d(near[None], (e.maps.shape[-2], e.maps.shape[-1])), -1)
+        frame = F.interpolate(mask[None, None].float(), size=placement.frame, mode="nearest-exact")[0]
+        kept = torch.nan_to_num(placement.to_photo(frame))[0] > 0.5
+        left, top, right, bottom = _crop(placement.box_to_photo(e.instances[0].box), placement.photo)
+        shown = bounded((bottom - top, right - left), side)
+        picture = draw(photo.pixels[:, top:bottom, left:right], shown)
+        kept = F.interpolate(kept[None, None, top:bottom, left:right].float(), size=shown, mode="nearest-exact")[0, 0]
+        return np.where(kept[..., None].numpy() > 0.5, picture, UNSEEN * greyed(picture))
 
 
 # ---- inside --------------------------------------------------------------------------------------------
@@ -162,3 +181,15 @@ def _cell(crops: Crops, point: int, told: list[Text]) -> Cell:
     noted = [Text(key, size=6.5)] if shown is not None else [Text(f"{key}: photo not at hand", size=6.5, colour=GREY)]
     picture = None if shown is None else (shown * 255).round().astype(np.uint8)
     return Cell(picture=picture, texts=[*noted, *told])
+
+
+def _crop(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box and half of its size around it, whole pixels inside the photo."""
+    left, top, right, bottom = box
+    wide, high = (right - left) / 2, (bottom - top) / 2
+    return (
+        max(0, int(left - wide)),
+        max(0, int(top - high)),
+        min(size[1], int(right + wide) + 1),
+        min(size[0], int(bottom + high) + 1),
+    )

@@ -103,6 +103,7 @@ def points(
     if not run.finished:
         raise InputError(f"'{run.folder}' is not finished: {run.committed} of {len(run)} images are done. Resume it.")
     run.embeddings(label)  # refuses where the method has no features
+    per = "image" if run.of_objects else per
     return _of_images(run, label) if per == "image" else Regions(run, label, images).read(model, progress)
 
 

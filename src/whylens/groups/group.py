@@ -22,6 +22,7 @@ from ..images import Images
 from ..model import Model
 from ..run.commit import Table, check_bytes, commit, records
 from ..run.read import Run, open_run
+from ..run.schema import COUNTS
 from . import cluster, project
 from .describe import Facts, columns_of
 from .evidence import Per, Points, folder_of, points, region
@@ -62,7 +63,8 @@ def group(
     `within` the whole "set". Vectors (eq. 1) are scaled to length 1 unless not `normalise`, reduced to `components`
     by PCA and clustered there by HDBSCAN; t-SNE draws the picture. In classes with more than one reason at most
     `tests` groups are tested by intervening (`Tested`). The model and the photos are opened again where they are not
-    given; `images` are all of the run's, for a run of images in memory.
+    given; `images` are all of the run's, for a run of images in memory. Objects of a detector are one point each, the
+    map near their box, and are not tested by intervening.
 
     A run keeps groupings by `name`; one that is there is opened at its latest version. Raises InputError where it was
     made otherwise, where the run is not finished, or where nothing can be grouped.
@@ -72,6 +74,9 @@ def group(
     """
     run = run if isinstance(run, Run) else open_run(run)
     label = _label(run, method)
+    if run.of_objects:  # one point each; what is kept, removed or pasted has no meaning inside a box that is held fixed
+        per, tests = "image", 0
+        log.info("group: objects are not tested by intervening. act(run, group, 'mask') fills their evidence.")
     settings = {"method": label, "per": per, "within": within, "normalise": normalise, "components": components}
     settings |= {"tests": tests, "seed": seed}
     checked(group, {k: v for k, v in settings.items() if k != "method"}, "group")
@@ -110,7 +115,9 @@ def open_groups(run: Run | str | Path, name: str = "main") -> Groups:
 
 
 def facts_of(run: Run) -> Facts:
-    """What a run's rows say of its images, by `image_id`."""
+    """What a run's rows say of its images, by `image_id`, or of its objects."""
+    if run.of_objects:
+        return _facts_of_objects(run)
     table = run.table()
     known = table.column_names
     inside = next((c for c in known if c.startswith("metric.energy_inside")), None)
@@ -134,6 +141,28 @@ _SAID = {
     "image_id", "key", "label", "label_index", "prediction", "prediction_index", "probability", "correct", "status",
     "error", "placement", "uri", "mask",
 }  # fmt: skip
+
+
+def _facts_of_objects(run: Run) -> Facts:
+    objects, images = run.instances(), run.table()
+    image = objects.column("image_id").to_numpy()
+    own = [c for c in images.column_names if c not in (*_SAID, *COUNTS) and "." not in c]
+    columns = columns_of({c: images.column(c).to_pylist() for c in own})
+    known = np.array([n is not None for n in images.column("references").to_pylist()], np.bool_)[image]
+    there = np.array([r is not None for r in objects.column("reference").to_pylist()], np.float64)
+    incomplete = [np.nan if i is None else float(i) for i in objects.column("incomplete").to_pylist()]
+    keys, numbers = objects.column("key").to_pylist(), objects.column("instance").to_pylist()
+    return Facts(
+        keys=np.array([f"{key} #{n}" for key, n in zip(keys, numbers, strict=True)], object),
+        classes=objects.column("class_index").to_numpy().astype(np.int64),
+        class_names=np.array(objects.column("class").to_pylist(), object),
+        correct=np.where(known, there, np.nan),
+        probability=objects.column("score").to_numpy().astype(np.float64),
+        inside=np.full(len(objects), np.nan),
+        own={name: values[image] for name, values in columns.items()},
+        incomplete=np.array(incomplete),
+        images=image,
+    )
 
 
 # ---- making it -------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..images import Images
 from ..measure import refuse_maskless
 from ..model import Model
+from ..places import Instances, Region, read_place
 from ..probe import score_kind
 from ..sources import load_images
 from . import local
@@ -53,8 +54,31 @@ class Asked:
             metric.checked_params(given["seed"])
             refuse_maskless(images, metric)
         target = given["target"]
+        if isinstance(target, Region):
+            if target.masks is not None:
+                raise InputError(
+                    "audit: a run does not keep masks of your own. Explain the class where it is predicted."
+                )
+            given = {**given, "target": target.target}
+            target = given["target"]
+        if model.finds_boxes and not (callable(target) and not isinstance(target, Instances)):
+            given = {**given, "target": _instances(target, model, len(images)).words}
+            target = given["target"]
+            if measures:
+                raise InputError(
+                    f"audit: {measures[0].key} cannot be stored for objects of a detector. Measure some of them: "
+                    "measure(model, images, run.explanation(label, rows), metric=...)."
+                )
+            own = next((m for m in requests if m.target is not None), None)
+            if own is not None:
+                raise InputError(f"audit: {own.key}: the objects are the same for all methods: target=Instances(...).")
         table = image_table(images, model, _per_image(target, model, len(images)))
         return cls(model, images, requests, measures, given, describe(model), table, images_hash(table))
+
+    @property
+    def of_objects(self) -> bool:
+        """Whether rows of methods are objects of a detector."""
+        return self.model.finds_boxes and isinstance(self.given["target"], str)
 
     def setting(self, name: str) -> Any:
         """A setting as it stands in a plan; "auto" where the plan may choose."""
@@ -80,6 +104,12 @@ def _named(method: Method, model: Model) -> Method:
     if isinstance(method.layer, nn.Module):
         return replace(method, layer=resolve(model.net, method.layer))
     return method
+
+
+def _instances(target: Any, model: Model, count: int) -> Instances:
+    """Which objects are explained; InputError for boxes of one's own."""
+    asked = read_place(target, model, count)
+    return asked if isinstance(asked, Instances) else Instances()
 
 
 def _per_image(target: Any, model: Model, count: int) -> list[int] | None:

@@ -130,7 +130,8 @@ def _planned(folder: Path, asked: Asked) -> Plan:
     if len(set(keys)) < len(keys):
         raise InputError("audit: a metric is asked twice. Ask once, or give one its own label: Metric(..., label=).")
     stored, pace = rehearse(model, asked.images, asked.methods, given["target"], settings, asked.metrics)
-    base = Part("", stored, measured(asked.metrics, given["seed"]), tuple(m.label for m in stored))
+    labels = tuple(m.label for m in stored)
+    base = Part("", stored, measured(asked.metrics, given["seed"]), labels, asked.of_objects)
     count = len(asked.images)
     plan = Plan(
         rows=count,
@@ -151,6 +152,7 @@ def _planned(folder: Path, asked: Asked) -> Plan:
         schemas={
             "rows": schema.described(schema.rows_schema(base)),
             "maps": schema.described(schema.maps_schema(base)),
+            **({"instances": schema.described(schema.instances_schema(base))} if base.objects else {}),
         },
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

@@ -81,11 +81,17 @@ class Part:
     methods: tuple[Stored, ...]
     metrics: tuple[Measured, ...] = ()
     keeps: tuple[str, ...] = ()
+    objects: bool = False  # rows of methods are objects of images, in a family of their own
 
     @property
     def rows_family(self) -> str:
         """Where its rows stand."""
         return f"scores.{self.name}" if self.name else "rows"
+
+    @property
+    def values_family(self) -> str:
+        """Where the values of its methods stand."""
+        return "instances" if self.objects else self.rows_family
 
     @property
     def maps_family(self) -> str:
@@ -95,6 +101,8 @@ class Part:
     @property
     def families(self) -> tuple[str, ...]:
         """All its families."""
+        if self.objects:
+            return self.rows_family, self.values_family, self.maps_family
         return (self.rows_family, self.maps_family) if self.keeps else (self.rows_family,)
 
     @classmethod
@@ -105,7 +113,13 @@ class Part:
             tuple(Stored.read(m) for m in said["methods"]),
             tuple(Measured(**m) for m in said["metrics"]),
             tuple(said["keeps"]),
+            bool(said.get("objects", False)),
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; a part of whole images is said as it was before there were objects."""
+        said = asdict(self)
+        return said if self.objects else {name: value for name, value in said.items() if name != "objects"}
 
 
 @dataclass(frozen=True)
@@ -141,7 +155,7 @@ class Plan:
 
     def to_bytes(self) -> bytes:
         """JSON that carries its own checksum."""
-        return sealed({"kind": "whylens.Run", **asdict(self)})
+        return sealed({"kind": "whylens.Run", **asdict(self), "base": self.base.as_dict()})
 
     @classmethod
     def read(cls, folder: Path) -> Plan:
@@ -328,7 +342,7 @@ def add(folder: Path, part: Part) -> None:
     """Record an addition, once; the same one again is fine, another one of its name is refused."""
     path = folder / "additions" / f"{file_name(part.name)}.json"
     path.parent.mkdir(exist_ok=True)
-    data = sealed({"format": FORMAT, "kind": "whylens.Addition", "part": asdict(part)})
+    data = sealed({"format": FORMAT, "kind": "whylens.Addition", "part": part.as_dict()})
     if not create_once(path, data, whole=is_sealed) and unsealed(path, "")["part"] != json.loads(data)["part"]:
         raise InputError(f"'{part.name}' was added to '{folder}' before with other settings. Give it another label.")
 

@@ -92,6 +92,19 @@ class Run:
         """Whether every shard of every part is committed."""
         return all(len(found) == self.plan.shards for found in self.records.values())
 
+    @property
+    def of_objects(self) -> bool:
+        """Whether a detector's objects are explained: maps, embeddings and explanations are then of `instances`."""
+        return self.plan.base.objects
+
+    def refuse_objects(self, verb: str) -> None:
+        """InputError where the rows are objects, for a verb that asks about whole images."""
+        if self.of_objects:
+            raise InputError(
+                f"{verb}: '{self.folder}' holds objects of a detector, and {verb} asks about whole images. What is "
+                "known of objects: run.instances(), group(run), act(run, group, 'mask')."
+            )
+
     def method(self, label: str) -> tuple[Part, Stored]:
         """The part and the facts of a stored method; ``-`` and ``_`` are the same."""
         for part in self.parts:
@@ -116,6 +129,43 @@ class Run:
         pieces = [self._rows(shard, wanted, known) for shard in shards]
         made = pa.concat_tables(pieces) if pieces else pa.table({n: pa.array([], known[n][1]) for n in wanted})
         return made.select(list(columns)) if columns is not None else made
+
+    def instances(self, *, embeddings: bool = False) -> pa.Table:
+        """The objects of a detector's run, one row each, with the `key` of their image; InputError in another run.
+
+        Their row numbers are what `maps`, `embeddings` and `explanation` count by.
+        """
+        if not self.of_objects:
+            raise InputError(f"'{self.folder}' holds whole images, not objects of a detector. Use run.table().")
+        part = self.plan.base
+        known = [f for f in schema.instances_schema(part) if embeddings or not f.name.startswith("embedding.")]
+        pieces = []
+        for record in self.records[BASE].values():
+            file = self._file(record, part.values_family)
+            self._check_whole(file)
+            pieces.append(self._read(file, lambda opened: opened.read(columns=[f.name for f in known])))
+        made = pa.concat_tables(pieces) if pieces else pa.schema(known).empty_table()
+        keys = read_images(self.folder, self.plan, columns=["key"]).column("key")
+        return made.add_column(2, "key", keys.take(made.column("image_id")))
+
+    @cached_property
+    def _object_keys(self) -> dict[str, int]:
+        rows = self.instances().select(["key", "instance"]).to_pylist()
+        return {f"{row['key']} #{row['instance']}": n for n, row in enumerate(rows)}
+
+    def _object_starts(self) -> dict[int, int]:
+        """The number of the first object of every committed shard."""
+        starts, first = {}, 0
+        for shard, record in self.records[BASE].items():
+            starts[shard], first = first, first + self._file(record, self.plan.base.values_family).rows
+        return starts
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """The shard of an image, or of an object, and its row there."""
+        if not self.of_objects:
+            return divmod(number, self.plan.shard_rows)
+        shard, start = max(((k, s) for k, s in self._object_starts().items() if s <= number), key=lambda pair: pair[1:])
+        return shard, number - start
 
     def _columns(self, embeddings: bool) -> dict[str, tuple[str, Any]]:
         """All columns in order: where each stands (a part's name, or the plan) and its type."""
@@ -152,14 +202,17 @@ class Run:
         return pa.table(made)
 
     def ids(self, keys: Ids) -> list[int]:
-        """Row numbers (`image_id`) of images, by number, slice or key."""
+        """Row numbers (`image_id`) of images, by number, slice or key; of objects by number or ``KEY #0``."""
+        known = self._object_keys if self.of_objects else self._keys
+        count = len(known) if self.of_objects else len(self)
         if isinstance(keys, slice):
-            return list(range(len(self)))[keys]
+            return list(range(count))[keys]
         given: list[Any] = [keys] if isinstance(keys, int | str) else list(keys)
-        found = [self._keys.get(key, -1) if isinstance(key, str) else operator.index(key) for key in given]
+        found = [known.get(key, -1) if isinstance(key, str) else operator.index(key) for key in given]
         for key, number in zip(given, found, strict=True):
-            if not 0 <= number < len(self):
-                raise InputError(f"The run has no image {key!r}. It holds {len(self)} images.")
+            if not 0 <= number < count:
+                what = "object" if self.of_objects else "image"
+                raise InputError(f"The run has no {what} {key!r}. It holds {count} {what}s.")
         return found
 
     @cached_property
@@ -179,7 +232,7 @@ class Run:
         held: dict[tuple[int, int], Any] = {}
         maps = []
         for number in numbers:
-            shard, row = divmod(number, self.plan.shard_rows)
+            shard, row = self._place(number)
             key = (shard, row // schema.MAPS_PER_GROUP)
             if key not in held:
                 if len(held) >= OPEN_FILES:
@@ -206,7 +259,7 @@ class Run:
         if key not in self._kept:
             if len(self._kept) >= OPEN_FILES:
                 self._kept.popitem(last=False)
-            file = self._file(self._record(part, shard), part.rows_family)
+            file = self._file(self._record(part, shard), part.values_family)
             read = self._read(file, lambda opened: opened.read(columns=[name]))
             self._kept[key] = read.column(0).to_numpy(zero_copy_only=False)
         return self._kept[key]
@@ -229,9 +282,9 @@ class Run:
 
     def explanation(self, label: str, ids: Ids) -> Explanation:
         """Stored maps of some images as an `Explanation`, with what its rows say; images that failed are left out."""
-        from .restore import explanation
+        from .restore import explanation, explanation_of_objects
 
-        return explanation(self, label, self.ids(ids))
+        return (explanation_of_objects if self.of_objects else explanation)(self, label, self.ids(ids))
 
     # ---- what it was made from ---------------------------------------------------------------------------
 
@@ -285,6 +338,7 @@ class Run:
         """Write rows, embeddings or maps as one file of a common kind; see `whylens.run.export`."""
         from .export import export
 
+        self.refuse_objects("export")
         return export(self, file, what=what, method=method)
 
     # ---- files -------------------------------------------------------------------------------------------
@@ -348,13 +402,17 @@ class Embeddings:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """For each committed shard: `image_id` ``(n,)`` and vectors ``(n, K)``."""
         column = f"embedding.{self.stored.label}"
-        for record in self.run.records[self.part.name].values():
-            file = self.run._file(record, self.part.rows_family)
+        starts = self.run._object_starts() if self.part.objects else {}
+        for shard, record in self.run.records[self.part.name].items():
+            file = self.run._file(record, self.part.values_family)
             self.run._check_whole(file)
             read = self.run._read(file, lambda opened: opened.read(columns=["image_id", column]))
             vectors = read.column(column).combine_chunks()
             known = vectors.is_valid()
-            ids = read.column("image_id").combine_chunks().filter(known)
+            numbers = read.column("image_id").combine_chunks()
+            if self.part.objects:
+                numbers = pa.array(range(starts[shard], starts[shard] + len(numbers)), pa.int64())
+            ids = numbers.filter(known)
             flat = vectors.filter(known).flatten().to_numpy(zero_copy_only=False)
             yield (
                 torch.from_numpy(np.array(ids.to_numpy())),

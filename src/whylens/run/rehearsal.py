@@ -6,14 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..batches import Batches, Frames
+from ..batches import Frames
 from ..collect import Job
 from ..contract import Method, Metric
 from ..errors import InputError, WhylensError
-from ..explain import jobs_for
+from ..explain import jobs_for, runner
 from ..explanation import Explanation
 from ..images import Images, Unreadable
+from ..located import OWN, Located, is_located, trial_at
 from ..model import Model
+from ..places import Instances
 from ..trial import score_batch, trial_of
 from . import schema
 from .plan import Stored
@@ -44,7 +46,11 @@ def rehearse(
             frame, placement = model.prepare(photo.pixels, photo.orientation)
             frames = Frames(frame[None], [position], [placement])
             with threads(settings["threads"]):
-                return _tried(model, images, jobs, methods, frames, settings, metrics)
+                made = _tried(model, images, jobs, methods, frames, settings, metrics)
+            if isinstance(made, str):
+                first = first or InputError(f"audit: no image has an object to explain. The first, {photo.id}: {made}.")
+                continue
+            return made
         except WhylensError as error:
             first, tried = (error if not tried else first), tried + 1
             for job in jobs:
@@ -62,10 +68,13 @@ def _tried(
     frames: Frames,
     settings: Mapping[str, Any],
     metrics: Sequence[Metric],
-) -> tuple[tuple[Stored, ...], float]:
+) -> tuple[tuple[Stored, ...], float] | str:
+    """The same from one image; the reason where it has no object to explain."""
     reasons = [_features(model, job, tuple(frames.frames.shape[1:])) for job in jobs]
-    batches = Batches(model, jobs, settings["score"], settings["precision"])
+    batches = runner(model, jobs, settings["score"], settings["precision"])
     batches.run(frames)  # once for what is made at the first pass, once for the clock
+    if isinstance(batches, Located) and batches.missing:
+        return next(iter(batches.missing.values()))
     for job in jobs:
         job.rows.clear()
     began = time.perf_counter()
@@ -74,7 +83,11 @@ def _tried(
     dims = [0 if job.rows[0].embedded is None else job.rows[0].embedded.vectors.shape[1] for job in jobs]
     for method, explanation in zip(methods, found, strict=True):
         for metric in metrics:
-            trial = trial_of(model, images, explanation, frames.frames, method=method)
+            trial = (
+                trial_at(model, images, explanation, frames.frames, None, "float32")
+                if is_located(model, explanation)
+                else trial_of(model, images, explanation, frames.frames, method=method)
+            )
             score_batch(metric, trial, seed=settings["seed"])
     pace = time.perf_counter() - began
     full = settings["store"] == "full"
@@ -86,6 +99,9 @@ def _features(model: Model, job: Job, shape: tuple[int, ...]) -> str:
     """Name the layer whose features the maps weigh; the reason where there is none."""
     if len(shape) != 3:
         return "embeddings are made of images, not of tables."
+    if isinstance(job.target.place, Instances) and job.method.layer is None and model.layer_name is None:
+        job.features = OWN
+        return ""
     try:
         job.features = model.layer(job.method.layer, shape).name
     except InputError as error:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..detections import Instance, Of
+from ..errors import InputError
 from ..explanation import Explanation
 from ..placement import Placement
 
@@ -67,4 +69,52 @@ def explanation(run: Run, label: str, numbers: Sequence[int]) -> Explanation:
         checks=checks,
         failures={row["key"]: row["error"] for row in picked if row["status"] != "ok"},
         versions=run.plan.versions,
+    )
+
+
+def explanation_of_objects(run: Run, label: str, numbers: Sequence[int]) -> Explanation:
+    """The same for objects of a detector, one row each."""
+    _, stored = run.method(label)
+    objects, images = run.instances(), run.table(["key", "placement", "uri"]).to_pylist()
+    rows: list[dict[str, Any]] = objects.take(list(numbers)).to_pylist()
+    if not rows:
+        raise InputError(f"'{run.folder}' holds no such object.")
+    word = stored.label
+    of: Of = "mask" if "of=mask" in str(run.plan.settings["target"]) else "class"
+    own = [images[row["image_id"]] for row in rows]
+    placements = tuple(None if one["placement"] is None else Placement.read(one["placement"]) for one in own)
+    frame = next((p.frame for p in placements if p is not None), stored.raw[1:])
+    flags = sorted({flag for row in rows for flag in row[f"flags.{word}"] or ()})
+    checks = {f: torch.tensor([f in row[f"flags.{word}"] for row in rows]) for f in flags}
+    checks |= {name: torch.tensor([row[f"check.{name}.{word}"] for row in rows]) for name in stored.checks}
+    targets = torch.tensor([row[f"target.{word}"] for row in rows], dtype=torch.long)
+    chosen = stored.asked_layer or run.plan.model["layer"]
+    return Explanation(
+        maps=run.maps(label, numbers),
+        ids=tuple(row["key"] for row in rows),
+        targets=targets,
+        target_names=tuple(f"{row['class']} #{row['instance']}" for row in rows),
+        scores=torch.tensor([row[f"score.{word}"] for row in rows]),
+        probabilities=torch.tensor([row[f"target_probability.{word}"] for row in rows]),
+        predictions=torch.full((len(rows),), -1),
+        prediction_names=("",) * len(rows),
+        method=stored.method,
+        label=word,
+        params=stored.params,
+        seed=run.plan.settings["seed"],
+        score_kind=run.plan.settings["score"],
+        signed=stored.signed,
+        unit=stored.unit,
+        layer=chosen or (", ".join(dict.fromkeys(row["level"] for row in rows)) if stored.layer else None),
+        baseline=stored.baseline,
+        model=run.plan.model["name"],
+        frame=(stored.raw[0], *frame),
+        placements=placements,
+        uris=tuple(one["uri"] for one in own),
+        checks=checks,
+        versions=run.plan.versions,
+        instances=tuple(
+            Instance(r["instance"], tuple(r["box"]), r["class_index"], r["class"], r["score"], of, r["level"])
+            for r in rows
+        ),
     )

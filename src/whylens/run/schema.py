@@ -48,11 +48,43 @@ def rows_schema(part: Part) -> pa.Schema:
             pa.field("error", pa.string()),
             pa.field("placement", PLACEMENT),
         ]
+    if part.objects:
+        return pa.schema([*columns, *(pa.field(name, pa.int32()) for name in COUNTS)])
     for method in part.methods:
         if method.label in part.keeps:
             columns += _method_columns(method)
         columns += [pa.field(metric_column(m.key, method.label), pa.float32()) for m in part.metrics]
     return pa.schema(columns)
+
+
+COUNTS = ("instances", "references", "missed")
+"""Of an image whose objects are explained: objects found, annotated ones (null: none are known), those not found."""
+
+
+def instances_schema(part: Part) -> pa.Schema:
+    """Columns of a part's objects: those of the object, then those of each method."""
+    columns = [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("instance", pa.int32(), nullable=False),
+        pa.field("class", pa.string()),
+        pa.field("class_index", pa.int32()),
+        pa.field("score", pa.float32()),
+        pa.field("box", pa.list_(pa.float32(), 4)),
+        pa.field("mask_area", pa.float32()),
+        pa.field("level", pa.string()),
+        pa.field("reference", pa.int32()),
+        pa.field("overlap", pa.float32()),
+        pa.field("covered", pa.float32()),
+        pa.field("incomplete", pa.bool_()),
+    ]
+    for method in part.methods:
+        columns += _method_columns(method)
+    return pa.schema(columns)
+
+
+def values_schema(part: Part) -> pa.Schema:
+    """Columns of the family in which the values of a part's methods stand."""
+    return instances_schema(part) if part.objects else rows_schema(part)
 
 
 def _method_columns(method: Stored) -> list[pa.Field]:
@@ -81,6 +113,7 @@ def metric_column(metric: str, label: str) -> str:
 def maps_schema(part: Part) -> pa.Schema:
     """Columns of the maps of a part: fixed-size bytes, their meaning in the field's metadata."""
     columns = [pa.field("image_id", pa.int64(), nullable=False)]
+    columns += [pa.field("instance", pa.int32(), nullable=False)] if part.objects else []
     for method in part.methods:
         if method.label in part.keeps:
             size = int(np.prod(method.shape)) * np.dtype(method.dtype).itemsize

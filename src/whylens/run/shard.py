@@ -18,13 +18,16 @@ from ..batches import Batches, Frames, batched, is_out_of_memory
 from ..collect import Job
 from ..contract import Metric
 from ..errors import WhylensError, kind_and_line
+from ..explain import runner
 from ..explanation import Explanation
 from ..images import Images
+from ..located import Located, is_located, joined, trial_at
 from ..model import Model
 from ..probe import Score
 from ..trial import mask_of, score_batch, trial_of
 from . import schema
 from .commit import Table, commit
+from .objects import ObjectSheet
 from .plan import Part, Plan, images_of, read_images
 
 log = logging.getLogger("whylens")
@@ -60,8 +63,8 @@ class Worker:
             images = images_of(listed, self.plan.images)
         else:
             images = self.images.subset(slice(start, stop))
-        sheet = _Sheet(self, start, images, listed)
-        batches = Batches(self.model, self.jobs, self.score, self.plan.settings["precision"])
+        sheet = (ObjectSheet if self.part.objects else _Sheet)(self, start, images, listed)
+        batches = runner(self.model, self.jobs, self.score, self.plan.settings["precision"])
         failures: dict[str, str] = {}
         photos = images.stream(workers=self.decoders)
         done = 0
@@ -82,7 +85,7 @@ class Worker:
         kind: Score = self.plan.settings["score"]
         return kind
 
-    def _batch(self, batches: Batches, frames: Frames, sheet: _Sheet, failures: dict[str, str]) -> None:
+    def _batch(self, batches: Any, frames: Frames, sheet: Any, failures: dict[str, str]) -> None:
         """One batch; where the net or a method raises, one image after another, so that one cannot fail the rest."""
         try:
             batches.run(frames)
@@ -117,7 +120,7 @@ class _Sheet:
         }
         self.done = np.zeros(n, np.bool_)
 
-    def take(self, frames: Frames, batches: Batches) -> None:
+    def take(self, frames: Frames, batches: Batches | Located) -> None:
         """What the jobs found in one batch."""
         worker = self.worker
         model, first = worker.model, self.start
@@ -185,18 +188,27 @@ class _Sheet:
         wanted = any(metric.facts.needs_masks for metric in worker.metrics)
         masks = [mask_of(self.images, k) if wanted else None for k in at]
         labels = [self.images.labels[k] for k in at]
+        seed = worker.plan.settings["seed"]
         for (job, explanation), stored in zip(found, worker.part.methods, strict=True):
-            trial = trial_of(
-                worker.model,
-                self.images,
-                explanation,
-                frames.frames,
-                masks=masks,
-                labels=labels,
-                method=job.method,
-            )
+            if is_located(worker.model, explanation):
+                trials = [
+                    trial_at(worker.model, self.images, explanation[k], frames.frames[[k]], masks[k], "float32")
+                    for k in range(len(at))
+                ]
+            else:
+                trials = [
+                    trial_of(
+                        worker.model,
+                        self.images,
+                        explanation,
+                        frames.frames,
+                        masks=masks,
+                        labels=labels,
+                        method=job.method,
+                    )
+                ]
             for metric in worker.metrics:
-                values = score_batch(metric, trial, seed=worker.plan.settings["seed"]).values.tolist()
+                values = joined([score_batch(metric, trial, seed=seed) for trial in trials]).values.tolist()
                 columns[schema.metric_column(metric.key, stored.label)] = [None if v != v else v for v in values]
         return columns
 

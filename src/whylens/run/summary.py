@@ -47,6 +47,9 @@ class Summary:
     confusion: NDArray[np.int64]
     flags: Mapping[str, Mapping[str, int]]
     metrics: Mapping[str, Interval]
+    objects: int | None = None  # of a detector's run: how many were found
+    missed: Interval | None = None  # share of annotated objects that no detection is of
+    incomplete: Interval | None = None  # share of masks that leave part of their reference out
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; what is not a number is null."""
@@ -75,6 +78,12 @@ class Summary:
                 yield f"  {c.name}: recall {c.recall}, precision {c.precision}, F1 {c.f1}, {c.images} images{tail}"
             if len(self.classes) > most:
                 yield f"  and {len(self.classes) - most} more classes"
+        if self.objects is not None:
+            yield f"{self.objects} objects found"
+        if self.missed is not None and self.missed.n:
+            yield f"missed {self.missed} of {self.missed.n} annotated objects"
+        if self.incomplete is not None and self.incomplete.n:
+            yield f"incomplete masks {self.incomplete} of {self.incomplete.n} with a reference"
         for label, flags in self.flags.items():
             for flag, count in flags.items():
                 yield f"{label}: {count} maps flagged {flag.replace('_', ' ')}"
@@ -87,13 +96,14 @@ def summarise(run: Run) -> Summary:
     metric_columns = [f"metric.{m.key}.{s.label}" for part in run.parts for s in part.methods for m in part.metrics]
     flag_columns = [f"flags.{label}" for label in run.labels]
     columns = ["key", "label", "label_index", "prediction_index", "correct", "status", "error"]
-    table = run.table([*columns, *flag_columns, *metric_columns])
+    table = run.table([*columns, *(() if run.of_objects else (*flag_columns, *metric_columns))])
     ok = table.filter(pc.equal(table.column("status"), "ok"))
     failed = table.filter(pc.not_equal(table.column("status"), "ok"))
     judged = ok.filter(pc.is_valid(ok.column("correct")))
     names, confusion = _confusion(run, judged)
     odd = ok.filter(pc.and_(pc.is_valid(ok.column("label")), pc.is_null(ok.column("label_index"))))
     right = int(np.trace(confusion))
+    rows = run.instances() if run.of_objects else ok
     return Summary(
         images=len(run),
         committed=sum(stop - start for start, stop in map(run.plan.bounds, run.records[BASE])),
@@ -106,11 +116,24 @@ def summarise(run: Run) -> Summary:
         names=names,
         confusion=confusion,
         flags={
-            label: _counts([f for row in ok.column(f"flags.{label}").to_pylist() for f in row or ()])
+            label: _counts([f for row in rows.column(f"flags.{label}").to_pylist() for f in row or ()])
             for label in run.labels
         },
         metrics={name: mean(ok.column(name).to_numpy(zero_copy_only=False)) for name in metric_columns},
+        **(_objects(run, rows) if run.of_objects else {}),
     )
+
+
+def _objects(run: Run, rows: Any) -> dict[str, Any]:
+    """What is known of a detector's objects; intervals are Wilson's."""
+    held = run.table(["references", "missed"]).to_pylist()
+    known = [row for row in held if row["references"] is not None]
+    incomplete = [i for i in rows.column("incomplete").to_pylist() if i is not None]
+    return {
+        "objects": rows.num_rows,
+        "missed": wilson(sum(row["missed"] for row in known), sum(row["references"] for row in known)),
+        "incomplete": wilson(sum(incomplete), len(incomplete)),
+    }
 
 
 def _confusion(run: Run, judged: Any) -> tuple[tuple[str, ...], NDArray[np.int64]]:

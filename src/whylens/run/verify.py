@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +14,7 @@ from .._progress import progress as shown
 from ..errors import DamageError
 from . import schema
 from .commit import Record, check_bytes, collect_garbage, data_files, leftovers, record_files, record_path
+from .objects import check_rows
 from .plan import Part, is_torn
 
 if TYPE_CHECKING:
@@ -147,17 +149,38 @@ def _shard(run: Run, part: Part, record: Record) -> Iterator[Finding]:
     for file in record.files:
         try:
             check_bytes(run.folder / file.name, file)
-            ids = run._read(file, lambda opened: opened.read(columns=["image_id"])).column(0)
+            objects = part.objects and file.family != part.rows_family
+            own = ["image_id", "instance"] if objects else ["image_id"]
+            ids = run._read(file, lambda opened, own=own: opened.read(columns=own))
             kinds = run._read(file, lambda opened: pa.table({n: [] for n in opened.schema_arrow.names}))
         except DamageError as error:
             missing = not (run.folder / file.name).exists()
             yield Finding("missing" if missing else "damaged", file.name, str(error))
             continue
-        known = schema.rows_schema(part) if file.family == part.rows_family else schema.maps_schema(part)
+        known = {
+            part.rows_family: schema.rows_schema(part),
+            part.maps_family: schema.maps_schema(part),
+            part.values_family: schema.values_schema(part),
+        }[file.family]
         if kinds.column_names != known.names:
             yield Finding("damaged", file.name, "its columns are not those of this run")
-        if ids.to_pylist() != list(range(start, stop)):
+        if objects and not (check_rows(ids, start, stop) and _counted(run, record, ids)):
+            yield Finding("damaged", file.name, f"its rows are not the objects of images {start} to {stop - 1}")
+        if not objects and ids.column(0).to_pylist() != list(range(start, stop)):
             yield Finding("damaged", file.name, f"its rows are not the images {start} to {stop - 1}")
+
+
+def _counted(run: Run, record: Record, ids: pa.Table) -> bool:
+    """Whether there are as many objects of each image as its row says."""
+    file = record.file("rows")
+    if file is None:
+        return False
+    try:
+        said = run._read(file, lambda opened: opened.read(columns=["image_id", "instances"])).to_pydict()
+    except DamageError:
+        return True  # told of that file
+    found = Counter(ids.column("image_id").to_pylist())
+    return all(found[image] == (count or 0) for image, count in zip(said["image_id"], said["instances"], strict=True))
 
 
 def _strangers(run: Run) -> Iterator[Finding]:

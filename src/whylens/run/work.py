@@ -40,6 +40,11 @@ def new_parts(folder: Path, plan: Plan, asked: Asked) -> list[Part]:
     held = {label for part in run.parts for label in part.keeps}
     seed, made = plan.settings["seed"], []
     new = [m for m in asked.methods if m.key not in held]
+    if new and plan.base.objects:
+        raise InputError(
+            f"audit: '{folder}' holds objects of a detector, and keeps the methods it was made with. "
+            f"Give {new[0].key} another --out."
+        )
     if new:
         stored, _ = rehearse(asked.model, asked.images, new, asked.given["target"], plan.settings, ())
         metrics = tuple({m.key: m for part in run.parts for m in part.metrics}.values())

@@ -43,6 +43,7 @@ def report(
     the latest version of `grouping`, by default the one written last, and every act on any of its groups. Images are
     read from their files again; where that is not possible their maps are shown alone, and it is said.
     """
+    run.refuse_objects("report")
     summary = run.summary()
     second = _second(run, grouping)
     label = run.method(method)[1].label if method else run.labels[0]
