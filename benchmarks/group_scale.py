@@ -123,10 +123,10 @@ def tables(base: Any, method: Any, start: int, stop: int, of_class: np.ndarray, 
 
 
 class Stages:
-    """Seconds by stage of what runs inside; a stage within a stage counts to the outer one."""
+    """By stage, seconds that passed and seconds of the processor; a stage within a stage counts to the outer one."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, list[float]] = {}
         self._inside = False
 
     def watch(self, room: Any, function: str, name: str) -> None:
@@ -142,11 +142,12 @@ class Stages:
 
     @contextmanager
     def _timing(self, name: str) -> Iterator[None]:
-        self._inside, began = True, time.perf_counter()
+        self._inside, began = True, (time.perf_counter(), time.process_time())
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+            took = (time.perf_counter() - began[0], time.process_time() - began[1])
+            self.seconds[name] = [a + b for a, b in zip(self.seconds.get(name, (0.0, 0.0)), took, strict=True)]
             self._inside = False
 
 
@@ -168,9 +169,10 @@ def case(folder: Path, within: str, threads: int) -> dict[str, Any]:
     stages.watch(room, "_write", "write")
     run = open_run(folder)
     name = f"scale {within} {time.time_ns()}"
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     found = whylens.group(run, within=within, tests=0, name=name)
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     count, classes = map(int, folder.name.split("-")[1:])
     parts = [drawn(classes, *run.plan.bounds(shard))[:2] for shard in range(run.plan.shards)]
     truth = np.concatenate([np.where(reason < 0, -1, 4 * of_class + reason) for of_class, reason in parts])
@@ -178,8 +180,9 @@ def case(folder: Path, within: str, threads: int) -> dict[str, Any]:
     return {
         "points": count,
         "seconds in all": round(seconds, 1),
-        "peak GB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "stages": {k: round(v, 1) for k, v in stages.seconds.items()},
+        "peak GB": peak,
+        "seconds of the processor": round(cpu, 1),
+        "stages: seconds, of the processor": {k: [round(s, 1) for s in v] for k, v in stages.seconds.items()},
         "groups": len(found),
         "planted": len(np.unique(truth[own])),
         "agreement with what is planted": round(float(adjusted_rand_score(truth[own], found.state.labels[own])), 3),
