@@ -81,8 +81,8 @@ def tables(rows: list[Row]) -> Iterator[str]:
         for cue in CUES:
             yield _found(share, cue, [r for r in rows if r["kind"] == "both" and r["share"] == share])
     yield ""
-    yield "| classes of | seeds | accuracy | tag turns | shown | alarm | strong alarm | groups shown a seed |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield "| what | seeds | accuracy | tag turns | seeds: shown | alarm | strong alarm | classes: shown | alarm |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for kind in ("none", "decoy", "both"):
         of_kind = [r for r in rows if r["kind"] == kind]
         if of_kind:
@@ -104,17 +104,25 @@ def _found(share: float, cue: str, rows: list[Row]) -> str:
 
 
 def _alarms(kind: str, rows: list[Row]) -> str:
-    def share(has: Callable[[Row], bool]) -> str:
-        found = wilson(sum(has(r) for r in rows), len(rows))
-        return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    def seeds(has: Callable[[Row], bool]) -> str:
+        return _share(sum(has(r) for r in rows), len(rows))
 
-    name = {"none": "no tag", "decoy": "a tag that says nothing", "both": "six classes beside the two with a shortcut"}
-    turns = _range([r["turns"]["tag"][0] for r in rows if "tag" in r["turns"]]) if kind == "decoy" else "-"
+    def classes(has: Callable[[Row], bool]) -> str:
+        hit = sum(len({g["class"] for g in others(r) if has(g)}) for r in rows)
+        return _share(hit, len(rows) * (6 if kind == "both" else 8))
+
+    name = {"none": "no tag", "decoy": "a tag that says nothing", "both": "the six classes without a shortcut"}
+    turns = _range([r["turns"]["tag"][0] for r in rows]) if kind == "decoy" else "-"
     return (
         f"| {name[kind]} | {len(rows)} | {_range([r['accuracy'] for r in rows])} | {turns} "
-        f"| {share(lambda r: bool(others(r)))} | {share(lambda r: any(map(alarm, others(r))))} "
-        f"| {share(lambda r: any(map(strong, others(r))))} | {sum(len(others(r)) for r in rows) / len(rows):.1f} |"
+        f"| {seeds(lambda r: bool(others(r)))} | {seeds(lambda r: any(map(alarm, others(r))))} "
+        f"| {seeds(lambda r: any(map(strong, others(r))))} | {classes(bool)} | {classes(alarm)} |"
     )
+
+
+def _share(hits: int, n: int) -> str:
+    found = wilson(hits, n)
+    return f"{hits} of {n} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def _range(values: list[float]) -> str:
@@ -135,8 +143,8 @@ def draw(rows: list[Row], path: Path) -> None:
     figure = Figure(figsize=(8.2, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     sides: tuple[tuple[Any, str, Callable[[Row, str], float]], ...] = (
-        (left, "it turns pictures of other classes", lambda r, cue: float(r["turns"][cue][0])),
-        (right, "of its pictures, in a pure group among the first three", held),
+        (left, "pictures of other classes that it turns", lambda r, cue: float(r["turns"][cue][0])),
+        (right, "its pictures that its group, if found, holds", held),
     )
     known = shares(rows)
     for axes, title, value in sides:
@@ -147,7 +155,7 @@ def draw(rows: list[Row], path: Path) -> None:
                 axes.plot([100 * s + shift] * len(of[s]), of[s], "o", color=colour, alpha=0.45, markersize=5)
         axes.axhline(0.5, color="0.6", linewidth=0.8, linestyle="--")
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel("of the class, % of pictures that carry it")
+        axes.set_xlabel("% of the class that carries it")
         axes.set_ylim(-0.04, 1.04)
         axes.set_xticks([100 * s for s in known])
         axes.spines[["top", "right"]].set_visible(False)
