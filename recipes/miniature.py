@@ -4,18 +4,23 @@
 
 Writes FOLDER/val, class folders like those of ImageNet; FOLDER/voc, like VOC 2012; FOLDER/chest_xray and FOLDER/covid,
 like the two X-ray sets: a few pictures each, a disc on noise in each picture; and FOLDER/saws, where chain saws are
-discs of four colours, each a reason of its own. FOLDER/net.py holds the nets: `make` counts colours, `animals` does so
-under the names of VOC, `saws` knows the four colours, `random`, `two` and `four` have random weights and three, two and
-four outputs. Give them as ``--data FOLDER/val --model FOLDER/net.py:make``.
+discs of four colours, each a reason of its own. FOLDER/metagrasp, like MetaGraspNet, holds planted drills,
+FOLDER/logos.csv where their print is. FOLDER/net.py holds the nets: `make` counts colours, `animals` does so under the
+names of VOC, `saws` knows the four colours, `random`, `two` and `four` have random weights and three, two and four
+outputs, `drills` is the trained detector of whylens.demo. Give them as
+``--data FOLDER/val --model FOLDER/net.py:make``.
 """
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from whylens.demo import scenes
 
 NET = '''
 import torch
@@ -80,6 +85,13 @@ def two():
 def four():
     names = ["COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"]
     return Model(random_net(4), preprocess=FRAME, classes=names, layer="3")
+
+
+def drills():
+    from whylens.demo import detector
+
+    frame = Preprocess((128, 128), 128, fit="longer")
+    return Model(detector.load(), task="detection", classes=["object"], preprocess=frame)
 '''
 SIDE = 72
 VOC = {"cat": 8, "dog": 12, "bird": 3}
@@ -87,6 +99,9 @@ VOC = {"cat": 8, "dog": 12, "bird": 3}
 
 SAWS = {"cutting part": ((0,), 16), "handle": ((1,), 12), "ear-muffs": ((0, 1), 12), "logs": ((0, 2), 10)}
 """Reasons for a chain saw: the channels that are bright, and in how many of the 50 pictures."""
+
+DRILL, BOX = 8, 60
+"""The power drill and a box among the categories of MetaGraspNet."""
 
 _BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
 _XML = "<annotation><size><width>{0}</width><height>{0}</height></size>{1}</annotation>"
@@ -116,7 +131,28 @@ def write(folder: Path, *, pictures: int = 2) -> None:
             number += 1
     for number in range(20):
         save(drawn(2, 120 + number)[0], folder / "saws" / "n02764044" / f"{number:02d}.png")
+    write_bins(folder, 6 * pictures)
     (folder / "net.py").write_text(NET, "utf-8")
+
+
+def write_bins(folder: Path, pictures: int) -> None:
+    """Scenes like those of MetaGraspNet, two views each, a drill in all but the first; and where their print is."""
+    logos = []
+    for number in range(pictures + 1):
+        rng, printed = np.random.default_rng([60, number]), number % 2 == 0
+        scene = scenes.drilled(rng, printed=printed) if number else scenes.trained(rng)
+        view = folder / "metagrasp" / f"scene{number // 2}" / f"{number % 2}_rgb.png"
+        save(scene.pixels, view)
+        things, kinds = np.zeros((2, scenes.SIZE, scenes.SIZE), np.uint16)
+        for place, thing in enumerate(scene.things, 1):
+            things[thing.mask], kinds[thing.mask] = place, DRILL if thing.kind == "drill" else BOX
+        np.savez_compressed(view.with_name(f"{number % 2}.npz"), instances_objects=things, instances_semantic=kinds)
+        if number and printed:
+            inside = np.argwhere(scene.things[0].mark)
+            (top, left), (bottom, right) = inside.min(0), inside.max(0) + 1
+            logos.append((f"{view.parent.name}/{view.name}", left, top, right, bottom))
+    with (folder / "logos.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("path", "left", "top", "right", "bottom"), *logos])
 
 
 def drawn(colour: int | tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.ndimage import binary_dilation
 
+import whylens
 from whylens import InputError
 from whylens.annotations import CocoFile
 from whylens.demo import detector, drill, scenes, workpieces
@@ -149,6 +150,18 @@ def test_a_detector_is_made_without_a_trace() -> None:
     assert (torch.get_rng_state() == before).all()
     assert not net.training
     assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+def test_a_run_can_open_the_detector_again(planted: Drills, tmp_path: Path) -> None:
+    model = drill.open_detector()
+    assert (model.task, model.classes) == ("detection", detector.CLASSES)
+    assert detector.SIZE == SIZE
+    run = whylens.audit(model, planted.drills, out=tmp_path / "run", methods=["grad_cam"], workers=1)
+    again = run.model()
+    frame = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.detect(frame)[0].boxes, model.detect(frame)[0].boxes)
+    covered = run.instances().column("covered").to_pylist()
+    assert sum(share is not None for share in covered) == len(planted.drills)  # the COCO file's masks are there
 
 
 def test_levels_by_the_size_of_the_box() -> None:

@@ -17,7 +17,7 @@ from .effect import Effect, measured
 from .errors import InputError
 from .groups import project
 from .groups.evidence import region
-from .groups.intervene import elsewhere, removed
+from .groups.intervene import RING, elsewhere, removed
 from .groups.reason import around as wider
 from .groups.reason import pixels, reason_of
 from .images import Images
@@ -38,10 +38,13 @@ class _Scene:
     """The images in which a group's objects lie, their annotated objects, and where the evidence is.
 
     `objects` are pairs of an image's place among the frames ``(N, C, H, W)`` and the number of an annotated object
-    there; `shown` ``(N, 1, H, W)`` is the evidence, `ids` the images' numbers in the run.
+    there; `shown` ``(N, 1, H, W)`` is the evidence, `filled` the frames without it, `found` what is detected in the
+    frames as they are, `ids` the images' numbers in the run.
     """
 
     frames: Tensor
+    filled: Tensor
+    found: list[Detections]
     known: list[list[Reference]]
     objects: list[tuple[int, int]]
     shown: Tensor
@@ -57,8 +60,8 @@ def mask_objects(task: Task) -> Effect:
     """
     scene = _scene(task, list(task.group.ids))
     control = elsewhere(scene.shown, scene.ids, task.seed)
-    sides = [scene.frames, removed(scene.frames, scene.shown), removed(scene.frames, control)]
-    found = [task.model.detect(frames, threshold=0) for frames in sides]
+    changed = (scene.filled, removed(scene.frames, control))
+    found = [scene.found, *(task.model.detect(frames, threshold=0) for frames in changed)]
     threshold = _threshold(task)
     before, after, random = (_whole(scene, one, threshold) for one in found)
     judged = [Judged(one, scene.known) for one in found]
@@ -97,8 +100,8 @@ def _others(task: Task, count: int, threshold: float) -> dict[str, Any]:
         scene = _scene(task, drawn.tolist())
     except InputError:
         return {"random_objects_of_equal_number": "there are none with an annotated mask"}
-    sides = (scene.frames, removed(scene.frames, scene.shown))
-    before, after = (_whole(scene, task.model.detect(frames, threshold=0), threshold) for frames in sides)
+    before = _whole(scene, scene.found, threshold)
+    after = _whole(scene, task.model.detect(scene.filled, threshold=0), threshold)
     effect = measured(
         "mask", "others", "", before, after, {}, seed=task.seed, images=np.array([k for k, _ in scene.objects])
     )
@@ -118,12 +121,16 @@ def _scene(task: Task, numbers: Sequence[int]) -> _Scene:
     ids = sorted({row["image_id"] for _, row in kept})
     place = {image: k for k, image in enumerate(ids)}
     frames, known = _frames(task.model, images, ids)
+    found, filled = task.model.detect(frames, threshold=0), frames.clone()
     shown = torch.zeros((len(ids), 1, *frames.shape[2:]), dtype=torch.bool)
     maps = run.maps(str(task.groups.settings["method"]), [n for n, _ in kept])
     for (_, row), explained in zip(kept, maps, strict=True):
         k = place[row["image_id"]]
-        shown[k] |= _evidence(task, frames[k : k + 1], explained, row)[0]
-    return _Scene(frames, known, [(place[row["image_id"]], row["reference"]) for _, row in kept], shown, ids)
+        part = _evidence(task, frames[k : k + 1], explained, row)[0]
+        shown[k] |= part
+        filled[k] = _filled(filled[k], part, _own_mask(found[k], row), _span(row))
+    objects = [(place[row["image_id"]], row["reference"]) for _, row in kept]
+    return _Scene(frames, filled, found, known, objects, shown, ids)
 
 
 def _frames(model: Model, images: Images, ids: Sequence[int]) -> tuple[Tensor, list[list[Reference]]]:
@@ -150,7 +157,36 @@ def _evidence(task: Task, frame: Tensor, explained: Tensor, row: dict[str, Any])
     )
     place = at_box(model, frame, tuple(row["box"]), row["class_index"], of=_asked(task).of)
     layer = groups.run.method(str(groups.settings["method"]))[1].asked_layer or place.view.layer_name
-    return inside if layer is None else pixels(place.view, layer, frame, along, inside)
+    return inside if layer is None else pixels(place.view, layer, frame, along, inside, span=_span(row))
+
+
+def _span(row: dict[str, Any]) -> float:
+    """The shorter side of an object's box."""
+    left, top, right, bottom = row["box"]
+    return float(min(right - left, bottom - top))
+
+
+def _own_mask(found: Detections, row: dict[str, Any]) -> Tensor | None:
+    """The mask ``(H, W)`` that an object of the run was detected with, from what is detected in its frame now."""
+    same = (found.labels == row["class_index"]).nonzero()[:, 0]
+    if found.masks is None or not len(same):
+        return None
+    apart = (found.boxes[same] - torch.tensor(row["box"])).abs().amax(1)
+    return found.masks[same[apart.argmin()]]
+
+
+def _filled(frame: Tensor, region: Tensor, own: Tensor | None, span: float) -> Tensor:
+    """A frame ``(C, H, W)`` whose region ``(1, H, W)`` has the median colour around it, on the object if possible.
+
+    What lies on an object and reaches its rim would otherwise be filled with the ground, and the object be gone.
+    """
+    reach = max(1, round(RING * span))
+    wider = F.max_pool2d(region.float(), 2 * reach + 1, stride=1, padding=reach) > 0
+    ring = (wider & ~region)[0]
+    ring = ring & own if own is not None and bool((ring & own).any()) else ring
+    if not bool(ring.any()):
+        return frame
+    return torch.where(region, frame[:, ring].median(1).values[:, None, None], frame)
 
 
 def _whole(scene: _Scene, found: Sequence[Detections], threshold: float) -> Array:

@@ -1,9 +1,13 @@
-"""Detector: a small Mask R-CNN made of torchvision's parts, for pictures of 128 x 128."""
+"""Detector: a small Mask R-CNN made of torchvision's parts, for pictures of 128 x 128.
+
+Nothing of the package is imported from beside this file, so that ``load_model("detector.py:model")`` can run it alone.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -14,8 +18,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
-from .scenes import SIZE
-
+SIZE = 128
 CLASSES = ("background", "object")
 WEIGHTS = Path(__file__).with_name("detector.safetensors")
 """Made by benchmarks/train_drill.py, in half precision."""
@@ -33,6 +36,14 @@ def load(weights: Path = WEIGHTS) -> MaskRCNN:
         net = make()
     net.load_state_dict(load_file(weights))
     return net
+
+
+def model() -> Any:
+    """The trained net as a `whylens.Model`."""
+    from whylens import Model, Preprocess
+
+    frame = Preprocess((SIZE, SIZE), SIZE, fit="longer")
+    return Model(load(), task="detection", classes=CLASSES[1:], preprocess=frame, name="drill detector")
 
 
 def make() -> MaskRCNN:

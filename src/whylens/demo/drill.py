@@ -22,8 +22,10 @@ from scipy.ndimage import binary_dilation
 from .._check import Range, checked
 from .._files import write_atomic
 from ..images import Images
+from ..model import Model
 from ..sources import load_images
-from . import scenes
+from ..zoo import load_model
+from . import detector, scenes
 from .drawn import Names, draw_once, png, write_list
 from .scenes import SIZE, Scene, Thing
 from .shapes import Array
@@ -80,6 +82,11 @@ def plant_drills(
     draw_once(path, settings, names=_NAMES, splits=SPLITS, write=partial(_write, path, settings), show=progress)
     lists = {split: load_images(path / f"{split}.csv", masks=path / f"{split}.json") for split in SPLITS}
     return Drills(path, **lists, settings=settings)
+
+
+def open_detector() -> Model:
+    """The small detector, trained on scenes of seed 0, as a model that a run can open again."""
+    return load_model(f"{detector.__file__}:model")
 
 
 def fill(pixels: Array, region: Array, within: Array) -> Array:

@@ -25,7 +25,8 @@ CUT = 0.3
 """Share of an image's strongest pixel from which a pixel belongs to the reason."""
 
 SMOOTH = 0.08
-"""Width of the square over which pixels are averaged, and then widened, as a share of the frame's shorter side."""
+"""Width of the square over which pixels are averaged, and then widened, as a share of the shorter side of the frame, or
+of the box that is looked at."""
 
 _BATCH = 32
 
@@ -62,22 +63,27 @@ def around(parts: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     return over(wider, size)
 
 
-def pixels(model: Model, layer: str, frames: Tensor, along: Tensor, regions: Tensor) -> Tensor:
+def pixels(
+    model: Model, layer: str, frames: Tensor, along: Tensor, regions: Tensor, *, span: float | None = None
+) -> Tensor:
     """Where frames ``(N, C, H, W)`` show a reason: masks ``(N, 1, H, W)``, inside regions ``(N, 1, H, W)`` if possible.
 
     The feature layer is projected on the direction `along` ``(K,)``, and its positive part, squared and summed, is
     differentiated with respect to the frame; gradient times the frame less its mean colour, in magnitude, is averaged
-    over small squares and cut. Where nothing of it lies in the region, the region itself stands.
+    over small squares and cut. Where nothing of it lies in the region, the region itself stands. `span` is the
+    shorter side in pixels of what is looked at, where that is not the whole frame.
     """
+    wide = SMOOTH * (min(frames.shape[2:]) if span is None else span)
+    side = max(3, 2 * round(wide / 2) + 1)
     return torch.cat(
         [
-            _pixels(model, layer, part, along, inside)
+            _pixels(model, layer, part, along, inside, side)
             for part, inside in zip(torch.split(frames, _BATCH), torch.split(regions, _BATCH), strict=True)
         ]
     )
 
 
-def _pixels(model: Model, layer: str, frames: Tensor, along: Tensor, regions: Tensor) -> Tensor:
+def _pixels(model: Model, layer: str, frames: Tensor, along: Tensor, regions: Tensor, side: int) -> Tensor:
     passes = Passes(model, frames, layers={layer}, to_input=True)
     trace = passes.trace(layer=layer, to_input=True)
     with torch.enable_grad():
@@ -86,7 +92,6 @@ def _pixels(model: Model, layer: str, frames: Tensor, along: Tensor, regions: Te
         total = (grid * along.view(1, -1, 1, 1)).sum(1).clamp(min=0).square().sum()
         gradient = passes.differentiate(total, trace.leaf, trace, "plain").cpu()  # type: ignore[arg-type]
     strength = (gradient.float() * (frames - frames.mean((2, 3), keepdim=True))).abs().sum(1, keepdim=True)
-    side = max(3, 2 * round(SMOOTH * min(frames.shape[2:]) / 2) + 1)
     strength = F.avg_pool2d(strength, side, 1, side // 2) * regions
     top = strength.amax((2, 3), keepdim=True)
     wide = F.max_pool2d((strength >= CUT * top).float() * (top > 0), side, 1, side // 2) > 0
