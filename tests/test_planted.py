@@ -526,6 +526,8 @@ def test_the_loop_finds_the_tag_acts_on_it_and_does_nothing_twice(
     assert (found["mask"]["before"]["value"], found["mask"]["verdict"]) == (1, "hurt")
     assert (found["retrain"]["n"], found["retrain"]["turned"]) == (40, [0.25, 0.1, 0.4])
     assert whylens.load_model(tmp_path / "mended").classes == planted.classes
+    others = [g for g in groups if g.name != group.name]
+    assert [len(loop._done(groups, g)) for g in (group, *others)] == [3, *[0] * len(others)]
     monkeypatch.setattr(loop, "act", None)  # what has a record is not done again
     assert loop.acted(groups, group, model, planted, tmp_path / "mended") == found
 

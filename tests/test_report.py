@@ -136,6 +136,8 @@ def test_changes_are_drawn_to_one_scale(acted: Any, tmp_path: Path) -> None:
     (zero,) = map(float, zeros)
     at = [float(re.search(r'cx="([\d.]+)"', one)[1]) - zero for one in drawn]  # type: ignore[index]
     scale = at[0] / effect.change.value
+    drawn_at = [float(x) for x in re.findall(r' (?:x1|x2|cx)="([\d.]+)"', part)]
+    assert (min(drawn_at), max(drawn_at)) == (6, 218)  # all of the width, but for a dot's room
     np.testing.assert_allclose(at, [scale * found.value for found in changes], atol=0.11)
     low, high = map(float, re.search(r'<line x1="([\d.]+)" x2="([\d.]+)"', drawn[0]).groups())  # type: ignore[union-attr]
     np.testing.assert_allclose(
