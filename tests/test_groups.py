@@ -453,3 +453,15 @@ def test_a_class_without_a_rest_is_told_without_it() -> None:
     alone = lines([0, 0, 1, 1])
     assert alone.endswith("on the object: 30%")
     assert "nan" not in alone
+
+
+def test_the_finest_clusters_tell_two_that_are_close_next_to_a_far_one() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(0, 1, (180, 3))
+    points[:, 0] += np.repeat([0, 5, 40], 60)
+    apart = np.zeros(len(points), np.int64)
+    persistent, finest = (cluster.clusters(points, apart, finest=f) for f in (False, True))
+    assert len(np.unique(persistent[:120])) == 1
+    assert [len(np.unique(found[found >= 0])) for found in (persistent, finest)] == [2, 3]
+    for part in (finest[:60], finest[60:120], finest[120:]):
+        assert np.bincount(part[part >= 0]).max() >= 58

@@ -14,7 +14,7 @@ import torch
 
 import detector
 import whylens
-from whylens import InputError, Instances
+from whylens import InputError, Instances, redetection
 from whylens.detections import Detections
 from whylens.embedding import embed
 from whylens.groups.grouping import _worth
@@ -476,3 +476,26 @@ def test_a_sheet_shows_the_objects(groups: whylens.Groups, images: whylens.Image
         height, width = picture.shape[:2]
         print_ = picture[height // 2 - 2 : height // 2 + 2, width // 2 - 2 : width // 2 + 2].reshape(-1, 3).mean(0)
         assert print_[2] > 1.5 * print_[0]  # the blue print in the middle, in colour
+
+
+def test_evidence_on_an_object_is_filled_with_the_object() -> None:
+    frame = torch.zeros(3, 24, 24)
+    own = square((4.0, 4.0, 20.0, 20.0), 24)
+    frame[0][own], frame[1][square((4.0, 10.0, 20.0, 14.0), 24)] = 1.0, 0.5
+    part = square((4.0, 10.0, 20.0, 14.0), 24)[None]  # a stripe from rim to rim
+    filled = redetection._filled(frame, part, own, 16)
+    assert torch.equal(filled[:, part[0]], torch.tensor([[1.0], [0.0], [0.0]]).expand(3, int(part.sum())))
+    assert torch.equal(filled[:, ~part[0]], frame[:, ~part[0]])
+    assert torch.equal(redetection._filled(frame, torch.ones_like(part), own, 16), frame)  # nothing is around it
+    ground = redetection._filled(frame, own[None], own, 16)  # nothing of the object is around it
+    assert not ground.any()
+
+
+def test_an_object_s_own_mask_is_that_of_its_box_and_class() -> None:
+    boxes = torch.tensor([[0.0, 0, 9, 9], [4, 4, 15, 15], [4, 4, 14, 15]])
+    masks = torch.stack([square(tuple(box)) for box in boxes.tolist()])
+    found = Detections(boxes, torch.tensor([1, 1, 2]), torch.tensor([0.9, 0.8, 0.7]), masks)
+    row = {"box": [4.2, 4, 14, 15], "class_index": 1}
+    assert torch.equal(redetection._own_mask(found, row), masks[1])
+    assert redetection._own_mask(found, {**row, "class_index": 3}) is None
+    assert redetection._span(row) == pytest.approx(9.8)

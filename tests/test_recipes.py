@@ -18,6 +18,7 @@ from PIL import Image
 
 import whylens
 from whylens import _plugins
+from whylens.annotations import fill_runs
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 QUICK = ["--settings", "rise:samples=40"]
@@ -30,7 +31,7 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     recipe("miniature").write(tmp_path / "mini")
     yield tmp_path / "mini"
-    recipes = ("igos_insertion", "cost_table", "sufficient_sets", "voc_five_nets", "ax_accuracy", "chainsaw")
+    recipes = ("igos_insertion", "cost_table", "sufficient_sets", "voc_five_nets", "ax_accuracy", "chainsaw", "drill")
     for name in ("miniature", "resumed", *recipes):
         sys.modules.pop(name, None)
 
@@ -411,3 +412,35 @@ def test_groups_that_were_named_stand_beside_the_papers(
 def test_a_folder_that_is_not_there_is_said(mini: Path) -> None:
     with pytest.raises(SystemExit, match="holds no class folder 'n01'"):
         recipe("chainsaw").main(saws(mini, "--folder", "n01"))
+
+
+# ---- the drill -----------------------------------------------------------------------------------------------------
+
+
+def test_the_drill_recipe(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On planted drills and the detector that was trained for them: what the logo does, and what filling it does."""
+    (words,) = (words for words in commands() if words[1] == "recipes/drill.py")
+    drill = recipe("drill")
+    drill.main(words[2:])
+    out = capsys.readouterr().out
+    rows = {row[0]: row for row in (line.strip("| ").split(" | ") for line in out.splitlines() if line.startswith("|"))}
+    assert rows["logo up"][1:] == ["0.37", "1.000 [0.610, 1.000]", "6"]
+    assert rows["other face"][1] == "0.14"
+    assert float(rows["other face"][2].split()[0]) < 0.5
+    assert float(rows["change"][2].split()[0]) > 0.1
+    assert rows["logo filled"][1] == "0.618"
+    assert rows["object 1"][1:3] == ["18", "12"]
+    assert "random_objects" not in out
+    assert "there are no others of the class" in out  # all objects are one group here
+    coco = json.loads(Path("drill/objects.json").read_text("utf-8"))
+    assert len(coco["images"]) == 12  # a view without a drill is left out
+    with np.load(mini / "metagrasp" / "scene1" / "1.npz") as held:
+        mask = held["instances_objects"] == 1
+    (said,) = [t for t in coco["annotations"] if coco["images"][t["image_id"]]["file_name"] == "scene1/1_rgb.png"]
+    assert fill_runs(said["segmentation"], mask.shape).tolist() == mask.tolist()
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    assert said["bbox"] == [columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1]
+    with pytest.raises(SystemExit, match="shows category 99"):
+        drill.main([*words[2:], "--category", "99"])
+    with pytest.raises(SystemExit, match="one class besides the background"):
+        drill.main([*words[2:], "--model", f"{mini / 'net.py'}:make"])

@@ -95,6 +95,8 @@ def _others(task: Task, count: int, threshold: float) -> dict[str, Any]:
     facts, own = task.groups.facts, np.array(task.group.ids)
     same = (facts.classes == facts.classes[own[0]]).nonzero()[0]
     rest = np.setdiff1d(same, own)
+    if not len(rest):
+        return {"random_objects_of_equal_number": "there are no others of the class"}
     drawn = np.sort(np.random.default_rng([task.seed, len(own)]).permutation(rest)[:count])
     try:
         scene = _scene(task, drawn.tolist())

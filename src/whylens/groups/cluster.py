@@ -31,22 +31,23 @@ FAR = 2.0
 """A point belongs to no group where its neighbours are this many times as far as those of the group's own, at most."""
 
 
-def clusters(reduced: Array, apart: Array, *, smallest: int | None = None) -> Array:
+def clusters(reduced: Array, apart: Array, *, smallest: int | None = None, finest: bool = False) -> Array:
     """The group ``(P,)`` of every point ``(P, d)``, numbered by size within each part, or -1.
 
     Points are only grouped with those of the same number in `apart` ``(P,)``, such as their class. HDBSCAN finds what
-    is dense; what lies near a group joins it; groups that touch are merged.
+    is dense; what lies near a group joins it; groups that touch are merged. `finest`: of what HDBSCAN finds within
+    one another, the innermost count, not the most persistent.
     """
     found, first = np.full(len(reduced), -1, np.int64), 0
     for part in np.unique(apart):
         rows = (apart == part).nonzero()[0]
-        own = _together(reduced[rows], smallest)
+        own = _together(reduced[rows], smallest, finest)
         found[rows[own >= 0]] = own[own >= 0] + first
         first += own.max(initial=-1) + 1
     return found
 
 
-def agreement(reduced: Array, apart: Array, groups: Array, *, seed: int = 0) -> float:
+def agreement(reduced: Array, apart: Array, groups: Array, *, seed: int = 0, finest: bool = False) -> float:
     """How far the groups stay when a fifth of the points is left out: mean adjusted Rand index over five draws, two
     of `MANY` points or more.
 
@@ -57,12 +58,12 @@ def agreement(reduced: Array, apart: Array, groups: Array, *, seed: int = 0) -> 
     rng, found = np.random.default_rng(seed), []
     for _ in range(DRAWS if len(reduced) < MANY else 2):
         rows = np.sort(rng.permutation(len(reduced))[: max(2, round(0.8 * len(reduced)))])
-        again = clusters(reduced[rows], apart[rows])
+        again = clusters(reduced[rows], apart[rows], finest=finest)
         found.append(adjusted_rand_score(groups[rows], again))
     return float(np.mean(found)) if len(reduced) > 1 else float("nan")
 
 
-def _together(points: Array, smallest: int | None) -> Array:
+def _together(points: Array, smallest: int | None, finest: bool) -> Array:
     """Groups of points that may all be grouped with one another, the largest first."""
     count = len(points)
     size = smallest or max(SMALLEST, round(SHARE * count))
@@ -70,9 +71,10 @@ def _together(points: Array, smallest: int | None) -> Array:
         return np.zeros(count, np.int64)
     import hdbscan
 
-    labels = hdbscan.HDBSCAN(min_cluster_size=size, min_samples=min(size, NEIGHBOURS)).fit_predict(
-        points.astype(np.float64)
+    search = hdbscan.HDBSCAN(
+        min_cluster_size=size, min_samples=min(size, NEIGHBOURS), cluster_selection_method="leaf" if finest else "eom"
     )
+    labels = search.fit_predict(points.astype(np.float64))
     if labels.max(initial=-1) < 1:
         return np.zeros(count, np.int64)
     away, near = _nearest(points)

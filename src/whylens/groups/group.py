@@ -88,11 +88,13 @@ def group(
     found = _usable(points(run, label, per=per, model=model, images=images, progress=progress))
     reduced = _reduced(found, normalise, components)
     apart = facts.classes[found.image] if within == "class" else np.zeros(len(found), np.int64)
-    labels = _within_classes(cluster.clusters(reduced, apart), facts.classes[found.image])
+    # Two states of one kind of object lie close together, next to other kinds: the most persistent cluster is both.
+    finest = run.of_objects
+    labels = _within_classes(cluster.clusters(reduced, apart, finest=finest), facts.classes[found.image])
     said = {
         "format": FORMAT,
         "settings": settings,
-        "stability": cluster.agreement(reduced, apart, labels, seed=seed),
+        "stability": cluster.agreement(reduced, apart, labels, seed=seed, finest=finest),
         "points": len(found),
     }
     picture = project.layout(reduced, seed=seed, strata=facts.classes[found.image])
