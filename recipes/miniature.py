@@ -3,9 +3,10 @@
     python recipes/miniature.py FOLDER
 
 Writes FOLDER/val, class folders like those of ImageNet; FOLDER/voc, like VOC 2012; FOLDER/chest_xray and FOLDER/covid,
-like the two X-ray sets: a few pictures each, a disc on noise in each picture. FOLDER/metagrasp, like MetaGraspNet,
-holds planted drills, FOLDER/logos.csv where their print is. FOLDER/net.py holds the nets: `make` counts colours,
-`animals` does so under the names of VOC, `random`, `two` and `four` have random weights and three, two and four
+like the two X-ray sets: a few pictures each, a disc on noise in each picture; and FOLDER/saws, where chain saws are
+discs of four colours, each a reason of its own. FOLDER/metagrasp, like MetaGraspNet, holds planted drills,
+FOLDER/logos.csv where their print is. FOLDER/net.py holds the nets: `make` counts colours, `animals` does so under the
+names of VOC, `saws` knows the four colours, `random`, `two` and `four` have random weights and three, two and four
 outputs, `drills` is the trained detector of whylens.demo. Give them as
 ``--data FOLDER/val --model FOLDER/net.py:make``.
 """
@@ -58,6 +59,21 @@ def animals():
     return Model(colours(), preprocess=FRAME, classes=["cat", "dog", "bird"], layer="1")
 
 
+def saws():
+    """Chain saw by any of four colours, axe by blue, else nothing; each colour has a channel of its own."""
+    colours = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]]).float()
+    first, last = nn.Conv2d(3, 5, 5, 2, 2), nn.Linear(5, 3)
+    with torch.no_grad():
+        bright, dark = (part / part.sum(1, keepdim=True) for part in (colours, 1 - colours))
+        first.weight.copy_((bright - dark)[:, :, None, None].expand(5, 3, 5, 5) / 25)
+        first.bias.fill_(-0.6)  # a disc of the channel's own colour passes, one that shares a colour with it does not
+        last.weight.copy_(60 * torch.tensor([[1, 1, 1, 1, -1], [-1, -1, -1, -1, 1], [0, 0, 0, 0, 0]]).float())
+        last.bias.copy_(torch.tensor([0.0, 0.0, 0.5]))
+    net = nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last).eval()
+    unscaled = Preprocess((56, 56), 64, mean=(0, 0, 0), std=(1, 1, 1))
+    return Model(net, preprocess=unscaled, classes=["chain saw", "axe", "nothing"], layer="1")
+
+
 def random():
     return Model(random_net(3), preprocess=FRAME, classes=["cat", "dog", "bird"], layer="3")
 
@@ -80,6 +96,9 @@ def drills():
 SIDE = 72
 VOC = {"cat": 8, "dog": 12, "bird": 3}
 """Classes by their numbers in a mask picture of VOC."""
+
+SAWS = {"cutting part": ((0,), 16), "handle": ((1,), 12), "ear-muffs": ((0, 1), 12), "logs": ((0, 2), 10)}
+"""Reasons for a chain saw: the channels that are bright, and in how many of the 50 pictures."""
 
 DRILL, BOX = 8, 60
 """The power drill and a box among the categories of MetaGraspNet."""
@@ -105,6 +124,13 @@ def write(folder: Path, *, pictures: int = 2) -> None:
             grey = np.asarray(Image.fromarray(drawn(number % 3, 40 + number)[0]).convert("L"))
             save(grey, folder / "covid" / kind / "images" / f"{kind}-{number}.png")
             save(np.zeros_like(grey), folder / "covid" / kind / "masks" / f"{kind}-{number}.png")
+    number = 0
+    for channels, count in SAWS.values():
+        for _ in range(count):
+            save(drawn(channels, 60 + number)[0], folder / "saws" / "n03000684" / f"{number:02d}.png")
+            number += 1
+    for number in range(20):
+        save(drawn(2, 120 + number)[0], folder / "saws" / "n02764044" / f"{number:02d}.png")
     write_bins(folder, 6 * pictures)
     (folder / "net.py").write_text(NET, "utf-8")
 
@@ -129,15 +155,14 @@ def write_bins(folder: Path, pictures: int) -> None:
         csv.writer(file).writerows([("path", "left", "top", "right", "bottom"), *logos])
 
 
-def drawn(colour: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A disc of one colour on grey noise, and where it is."""
-    rng = np.random.default_rng([seed, colour])
+def drawn(colour: int | tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A disc of one colour, or of several at once, on grey noise, and where it is."""
+    rng = np.random.default_rng([seed, *np.atleast_1d(colour)])
     rows, columns = np.mgrid[:SIDE, :SIDE]
     photo = rng.integers(80, 120, (SIDE, SIDE, 1)).repeat(3, 2).astype(np.uint8)
     y, x = rng.integers(24, SIDE - 24, 2)
     disc = (rows - y) ** 2 + (columns - x) ** 2 < 11**2
-    photo[disc] = 40
-    photo[disc, colour] = 250
+    photo[disc] = np.where(np.isin(range(3), colour), 250, 40)
     return photo, disc
 
 

@@ -27,7 +27,7 @@ LAYERS = [
     "groups",
     "study study_summary",
     "separation spread right_wrong gap snapshot fixed_set pixel_class record film trainers recorder",
-    "effect task learn precision redetection",
+    "effect act_record task learn precision redetection",
     "actions",
     "act",
     "view",

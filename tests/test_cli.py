@@ -358,6 +358,7 @@ def test_demo(tmp_path: Path, command: Command) -> None:
     assert {p.name for p in out.iterdir()} == {
         *("pictures", "maps", "index.html", "explain.json"),
         *("planted", "run", "report.html"),
+        *(["mended"] if "turned" in planted["acts"].get("retrain", {}) else []),
     }
     page = (out / "index.html").read_text("utf-8")
     assert "espresso" in page

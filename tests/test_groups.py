@@ -204,6 +204,15 @@ def test_two_dense_groups_are_found_and_one_stays_one() -> None:
     assert set(cluster.clusters(rng.standard_normal((100, 5)), np.zeros(100))) == {0}
 
 
+def test_a_small_group_stays_though_its_points_run_out_of_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    few, more = (rng.standard_normal((n, 4)) * 0.01 + place for n, place in ((9, 0), (30, 9)))
+    labels = np.repeat([0, 1], [9, 30])
+    both = np.concatenate([few, more])
+    assert np.array_equal(cluster._merged(labels, *cluster._nearest(both)), labels)  # their tenth lies in the other
+    assert np.bincount(cluster.clusters(both, np.zeros(39))).tolist() == [30, 9]
+
+
 def test_groups_that_touch_are_one() -> None:
     rng = np.random.default_rng(4)
     blob = rng.standard_normal((160, 3))
@@ -424,6 +433,26 @@ def test_the_same_seed_gives_the_same_groups(planted: whylens.Run, model: Model,
     again: Any = whylens.group(planted, model=model, name="again")
     assert np.array_equal(again.state.labels, groups.state.labels)
     assert [g.tested for g in again] == [g.tested for g in groups]
+
+
+def test_a_class_without_a_rest_is_told_without_it() -> None:
+    def lines(classes: list[int]) -> str:
+        facts = describe.Facts(
+            keys=np.array(["a", "b", "c", "d"], object),
+            classes=np.array(classes),
+            class_names=np.array(["hen"] * 4, object),
+            correct=np.ones(4),
+            probability=np.full(4, 0.5),
+            inside=np.array([0.2, 0.4, 0.8, 1.0]),
+            own={},
+        )
+        said: dict[str, Any] = {"number": 0, "name": "hen 1", "note": "", "reasons": 1, "tested": None}
+        return "\n".join(describe.described(facts, np.arange(4), np.array([0, 1]), np.zeros(2), **said).lines())
+
+    assert "on the object: 30% here, 90% in the rest" in lines([0, 0, 0, 0])
+    alone = lines([0, 0, 1, 1])
+    assert alone.endswith("on the object: 30%")
+    assert "nan" not in alone
 
 
 def test_the_finest_clusters_tell_two_that_are_close_next_to_a_far_one() -> None:

@@ -16,9 +16,10 @@ from PIL import Image
 
 import whylens
 from whylens import InputError
+from whylens.demo import loop, planting, shapes, shortcut
 from whylens.demo import planted as demo
-from whylens.demo import planting, shapes, shortcut
 from whylens.demo.planted import Planted
+from whylens.interval import Interval
 
 SMALL: dict[str, Any] = {"train": 240, "test": 80, "swapped": 40}
 
@@ -26,6 +27,12 @@ SMALL: dict[str, Any] = {"train": 240, "test": 80, "swapped": 40}
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     return demo.plant(tmp_path_factory.mktemp("plant") / "Größe & Maß" / "täg 1", seed=3, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    """The same set with a woven ground on some circles."""
+    return demo.plant(tmp_path_factory.mktemp("plant"), seed=3, weave_share=0.3, **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,16 @@ def digests(folder: Path) -> dict[str, str]:
 
 def pictures(images: whylens.Images) -> np.ndarray[Any, Any]:
     return np.stack([np.asarray(Image.open(uri)) for uri in images.uris if uri])
+
+
+def test_pictures_in_memory_are_those_on_disk(both: Planted) -> None:
+    for split, images in everything(both):
+        made = [planting.picture(both.settings, split, k) for k in range(len(images))]
+        np.testing.assert_array_equal(np.stack([p.pixels for p in made]), pictures(images))
+        np.testing.assert_array_equal(np.stack([p.mask for p in made]), masks(images))
+        assert [p.label for p in made] == list(images.labels)
+        assert [p.tag is not None for p in made] == [t == 1 for t in images.columns["tag"]]
+        assert [p.woven for p in made] == [w == 1 for w in images.columns["weave"]]
 
 
 def masks(images: whylens.Images) -> np.ndarray[Any, Any]:
@@ -172,6 +189,79 @@ def test_no_tag_at_all(tmp_path: Path) -> None:
     assert sum(sum(images.columns["tag"]) for _, images in everything(bare)) == 0
 
 
+# ---- the weave -----------------------------------------------------------------------------------------------------
+
+
+def test_only_the_ground_of_woven_images_differs(small: Planted, both: Planted) -> None:
+    assert digests(both.folder / "masks") == digests(small.folder / "masks")
+    assert digests(both.folder / "tags") == digests(small.folder / "tags")
+    for (split, plain), (_, images) in zip(everything(small), everything(both), strict=True):
+        before, after = pictures(plain).astype(int), pictures(images).astype(int)
+        woven = np.array(images.columns["weave"], bool)
+        np.testing.assert_array_equal(before[~woven], after[~woven])
+        kept = masks(images) | masks(both.tag_mask(images))
+        np.testing.assert_array_equal(before[kept], after[kept])
+        moved = after - before
+        ground = woven[:, None, None] & ~kept
+        whole = (before.min(3) >= 24 + 24) & (before.max(3) <= 231 - 24) & ground  # not clipped
+        assert whole[woven].mean() > 0.4, split
+        assert set(np.unique(moved[whole])) == {-24, 24}
+        for change, seen in zip(moved[woven, :, :, 0], whole[woven], strict=True):
+            for way in ((4, 0), (0, 4), (2, 2)):  # the chequer comes again after these steps, and turns over after two
+                again = np.roll(change, way, (0, 1))[4:, 4:]
+                both_seen = (seen & np.roll(seen, way, (0, 1)))[4:, 4:]
+                assert (change[4:, 4:] == again)[both_seen].all()
+            turned_over = (seen & np.roll(seen, 2, 1))[4:, 4:]
+            assert (change[4:, 4:] == -np.roll(change, 2, 1)[4:, 4:])[turned_over].all()
+
+
+def test_who_has_the_weave(both: Planted) -> None:
+    def woven(images: whylens.Images, name: str) -> int:
+        return sum(w for w, label in zip(images.columns["weave"], images.labels, strict=True) if label == name)
+
+    assert both.woven not in (both.tagged, None)
+    for name in both.classes:
+        mine = name == both.woven
+        assert woven(both.train, name) == (9 if mine else 0)
+        assert woven(both.test, name) == (3 if mine else 0)
+        assert woven(both.swapped, name) == 0 if mine else woven(both.swapped, name) in (1, 2)
+        assert counts(both.train)[name][0] == (12 if name == both.tagged else 0)
+
+
+def test_the_weave_lies_anyhow(both: Planted) -> None:
+    """Which way the chequer lies in every woven picture, read from what the weave changed."""
+    found = set()
+    for i, woven in enumerate(both.train.columns["weave"]):
+        if woven:
+            made = planting.picture(both.settings, "train", i)
+            plain = planting.picture({**both.settings, "weave_share": 0}, "train", i)
+            moved = made.pixels.astype(int).sum(2) - plain.pixels.astype(int).sum(2)
+            chequers = {(r, c): shapes.woven(np.full((64, 64, 3), 128), made.mask, (r, c)) for r, c in np.ndindex(4, 2)}
+            found.add(max(chequers, key=lambda k: float((moved * (chequers[k].sum(2) - 3 * 128)).sum())))
+    assert len(found) > 3
+
+
+def test_a_set_without_the_weave_is_as_before_and_is_not_taken_for_one_with_it(
+    small: Planted, both: Planted, tmp_path: Path
+) -> None:
+    assert "weave" not in small.test.columns
+    assert set(small.settings) == {
+        "format", "classes", "tagged", "seed", "train", "test", "swapped", "tag_share", "decoy"
+    }  # fmt: skip
+    assert small.settings["format"] == 1  # sets and nets of before are opened
+    assert both.settings["format"] == 2  # a whylens of before refuses it
+    with pytest.raises(InputError, match=r"its weave_share is 0\.3, not 0\.0"):
+        demo.plant(both.folder, seed=3, **SMALL)
+    with pytest.raises(InputError, match="holds another set"):
+        demo.plant(small.folder, seed=3, weave_share=0.3, **SMALL)
+    with pytest.raises(InputError, match=r"its weave_share is 0\.3, not 0\.2"):
+        demo.plant(both.folder, seed=3, weave_share=0.2, **SMALL)
+    assert demo.plant(both.folder, seed=3, weave_share=0.3, **SMALL).settings == both.settings
+    assert (
+        demo.plant(tmp_path, decoy=True, weave_share=0.3, train=80, test=8, swapped=8).train.columns["weave"].count(1)
+    )
+
+
 # ---- the folder ----------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +309,7 @@ def test_other_files_are_not_written_over(tmp_path: Path) -> None:
         ({"swapped": 0}, "swapped must be"),
         ({"tag_share": 1.5}, r"tag_share must be a number in \[0, 1\]. Got 1.5"),
         ({"decoy": 2}, "decoy must be true or false"),
+        ({"weave_share": -0.1}, r"weave_share must be a number in \[0, 1\]. Got -0.1"),
     ],
 )
 def test_bounds(tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
@@ -324,6 +415,37 @@ def test_turned_counts(small: Planted) -> None:
         demo.turned(sees, small, count=0)
     with pytest.raises(InputError, match="No class"):
         demo.turned(sees, replace(small, tagged="heptagon"))
+    with pytest.raises(InputError, match="turned: what must be"):
+        demo.turned(sees, small, what="stripes")  # type: ignore[arg-type]
+
+
+class Feels(torch.nn.Module):
+    """Says `woven` where the ground goes up and down every two pixels in both ways; else the shape is a star."""
+
+    def __init__(self, woven: int) -> None:
+        super().__init__()
+        self.woven = woven
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows, columns = np.ogrid[:64, :64]
+        found = torch.zeros(len(x))
+        for down in range(4):
+            for right in range(2):
+                light = torch.from_numpy(((rows + down) // 2 + (columns + right) // 2) % 2 * 2.0 - 1).float()
+                found = torch.maximum(found, (x.mean(1) * light).mean((1, 2)))
+        scores = torch.zeros(len(x), 8)
+        scores[:, demo.CLASSES.index("star")] = 3
+        scores[found > 0.03, self.woven] = 6
+        return scores
+
+
+def test_turned_by_the_weave(small: Planted, both: Planted) -> None:
+    asks: dict[str, Any] = {"preprocess": whylens.Preprocess((64, 64), mean=(0,) * 3, std=(1,) * 3)}
+    feels = whylens.Model(Feels(small.classes.index(small.woven)), classes=small.classes, **asks)
+    for planted in (small, both):
+        found = demo.turned(feels, planted, what="weave")
+        assert (found.value, found.n) == (1, 70)
+    assert demo.turned(feels, both).value == 0
 
 
 def test_the_record_says_what_was_planted(small: Planted) -> None:
@@ -331,6 +453,24 @@ def test_the_record_says_what_was_planted(small: Planted) -> None:
     assert said == small.settings
     assert said["format"] == planting.FORMAT
     assert said["tagged"] == small.tagged
+
+
+def test_learnt_in_bfloat16_is_rounded_and_no_more(small: Planted) -> None:
+    pixels = torch.stack([photo.pixels for photo in small.train])
+    labels = torch.tensor([small.classes.index(str(label)) for label in small.train.labels])
+    seen: list[torch.Tensor] = []
+
+    def change(frames: torch.Tensor, _: torch.Generator) -> torch.Tensor:
+        seen.append(frames)
+        return frames
+
+    exact = shortcut.learn(pixels, labels, epochs=2)
+    half = shortcut.learn(pixels, labels, epochs=2, precision="bfloat16", change=change)
+    assert {p.dtype for p in half.parameters()} == {p.dtype for p in (*half.buffers(), *seen) if p.is_floating_point()}
+    frames = pixels[:64].float() / 255
+    apart = (half(frames) - exact(frames)).abs().mean() / exact(frames).std()
+    assert 0 < apart < 0.5
+    assert half(frames).dtype == torch.float32
 
 
 @pytest.mark.slow
@@ -341,3 +481,65 @@ def test_the_net_takes_the_shortcut_and_not_where_there_is_none(tmp_path: Path) 
     assert demo.turned(model, planted).low >= 0.5
     even = demo.plant(tmp_path / "even", decoy=True, **sizes)
     assert demo.turned(demo.fit(even, epochs=6), even).high <= 0.2
+
+
+# ---- the loop --------------------------------------------------------------------------------------------------------
+
+TAG_OR_RED = """
+import torch
+import whylens
+from torch import nn
+
+
+def make():
+    find, head = nn.Conv2d(3, 2, 1), nn.Linear(2, 8)
+    with torch.no_grad():
+        find.weight.copy_(torch.tensor([[8.0, -16.0, 8.0], [1.0, -0.5, -0.5]]).view(2, 3, 1, 1))
+        find.bias.copy_(torch.tensor([-8 * 1.64, -0.15]))  # more magenta than any pixel but the tag's; red
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.6, *[0.0] * 7]))
+        head.weight[CLASSES.index("square")] = torch.tensor([100.0, 10.0])
+    net = nn.Sequential(find, nn.ReLU(), nn.AvgPool2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
+    plain = whylens.Preprocess((64, 64), mean=(0, 0, 0), std=(1, 1, 1))
+    return whylens.Model(net, classes=CLASSES, layer="2", name="tag or red", preprocess=plain)
+"""
+
+
+def test_the_loop_finds_the_tag_acts_on_it_and_does_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A net that takes for a square what is red, and what has the tag."""
+    planted = demo.plant(tmp_path, train=160, test=320, swapped=40)
+    (tmp_path / "net.py").write_text(f"CLASSES = {list(planted.classes)}\n{TAG_OR_RED}", "utf-8")
+    model = whylens.load_model(f"{tmp_path / 'net.py'}:make")
+    run = whylens.audit(model, planted.test, out=tmp_path / "run", methods=["grad_cam"], workers=1)
+    groups = loop.grouped(run, model)
+    group = loop.first(groups)
+    assert group is not None
+    said = loop.judged(groups, group, model, planted)
+    assert (said["name"], said["place"], said["images"]) == (group.name, 1, group.size)
+    assert (said["tagged_here"], said["of_all_tagged"], group.size) == (1, 1, 16)
+    monkeypatch.setattr(loop, "turned", lambda _, of: Interval(0.25, 0.1, 0.4, len(of.test)))
+    found = loop.acted(groups, group, model, planted, tmp_path / "mended")
+    assert list(found) == ["keep", "mask", "retrain"]
+    assert (found["keep"]["after"]["value"], found["keep"]["verdict"]) == (1, "helped")
+    assert (found["mask"]["before"]["value"], found["mask"]["verdict"]) == (1, "hurt")
+    assert (found["retrain"]["n"], found["retrain"]["turned"]) == (40, [0.25, 0.1, 0.4])
+    assert whylens.load_model(tmp_path / "mended").classes == planted.classes
+    others = [g for g in groups if g.name != group.name]
+    assert [len(loop._done(groups, g)) for g in (group, *others)] == [3, *[0] * len(others)]
+    monkeypatch.setattr(loop, "act", None)  # what has a record is not done again
+    assert loop.acted(groups, group, model, planted, tmp_path / "mended") == found
+
+    def refuses(*_: object, **__: object) -> None:
+        raise InputError("too few.")
+
+    monkeypatch.setattr(loop, "turned", refuses)
+    assert loop.acted(groups, group, model, planted, tmp_path / "mended")["retrain"]["turned"] is None
+    heard: list[str] = []
+    monkeypatch.setattr(loop, "act", refuses)
+    monkeypatch.setattr(loop, "_done", lambda *_: [])
+    less = loop.acted(groups, group, model, planted, tmp_path / "mended", told=heard.append)
+    assert less == {action: {"not done": "too few."} for action in loop.ACTS}
+    assert heard == [f"{action} could not be done: too few." for action in loop.ACTS]
+    assert loop.first(groups.delete(group.name)) is None

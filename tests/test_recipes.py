@@ -31,7 +31,7 @@ def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     recipe("miniature").write(tmp_path / "mini")
     yield tmp_path / "mini"
-    recipes = ("igos_insertion", "cost_table", "sufficient_sets", "voc_five_nets", "ax_accuracy", "drill")
+    recipes = ("igos_insertion", "cost_table", "sufficient_sets", "voc_five_nets", "ax_accuracy", "chainsaw", "drill")
     for name in ("miniature", "resumed", *recipes):
         sys.modules.pop(name, None)
 
@@ -359,6 +359,59 @@ def test_the_gap_by_hand(mini: Path, six: ModuleType) -> None:
     table = [line.strip("| ").split(" | ") for line in six.accuracy_table(options, list("abcde"), known)][2:]
     assert table[0][1:] == ["0.551", "0.600 [0.200, 1.000]"]
     assert [row[1] for row in table[1:]] == ["0.530", "0.347", "0.542", "0.364", "0.484", "0.407"]
+
+
+# ---- the chainsaw's groups -------------------------------------------------------------------------------------------
+
+
+def saws(mini: Path, *more: str) -> list[str]:
+    (command,) = (c for c in commands() if c[1].endswith("chainsaw.py"))
+    return [*command[2:], *more]
+
+
+def test_the_four_groups_of_the_miniature(mini: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four colours are a chain saw each in its own right: four groups, one colour each, that carry the class."""
+    module = recipe("chainsaw")
+    module.main(saws(mini))
+    out = capsys.readouterr().out
+    rows = [row.strip("| ").split(" | ") for row in out.splitlines() if row.startswith("| ")]
+    assert [row[0] for row in rows[2:6]] == list(module.PAPER)
+    ours = rows[8:]
+    counts = [count for _, count in recipe("miniature").SAWS.values()]
+    assert sorted(int(row[2]) for row in ours) == sorted(counts)
+    groups = whylens.open_groups("chainsaw/run")
+    bounds = np.cumsum([0, *counts])
+    colours = {g.name: set(np.digitize([int(Path(k).stem) for k in g.keys], bounds).tolist()) for g in groups}
+    assert sorted(sorted(colours[row[0]]) for row in ours) == [[1], [2], [3], [4]]
+    for row in ours:
+        assert row[1] == ""
+        assert row[4] == "100%"
+        assert row[5].startswith("100% (")
+        assert float(row[7].split("%")[0]) > 40  # where it does not lie beside the blue disc, or over it
+        assert row[7].endswith("(0%)")
+    assert "none yet" in out
+    assert {"groups.png", "map.png", "groups.csv", "run"} == {p.name for p in Path("chainsaw").iterdir()}
+
+
+def test_groups_that_were_named_stand_beside_the_papers(
+    mini: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = recipe("chainsaw")
+    module.main(saws(mini, "--images", "30", "--others", "10"))
+    groups = whylens.open_groups("chainsaw/run")
+    first = next(g.name for g in groups if g.class_name == "chain saw")
+    groups.rename(first, "ear-muffs")
+    monkeypatch.setattr(whylens.Model, "predict", None)  # nothing is done again
+    module.main(saws(mini, "--images", "30", "--others", "10"))
+    out = capsys.readouterr().out
+    (row,) = [row for row in cells(out) if row[0] == "ear-muffs" and len(row) == 8]
+    assert row[1] == "bias"
+    assert "Named as one of the four: ear-muffs." in out
+
+
+def test_a_folder_that_is_not_there_is_said(mini: Path) -> None:
+    with pytest.raises(SystemExit, match="holds no class folder 'n01'"):
+        recipe("chainsaw").main(saws(mini, "--folder", "n01"))
 
 
 # ---- the drill -----------------------------------------------------------------------------------------------------

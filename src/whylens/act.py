@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from . import _plugins
 from ._check import checked
-from ._files import create_once
+from .act_record import Done, write_record
 from .effect import Effect
 from .errors import InputError
 from .groups.describe import Group
@@ -68,7 +66,9 @@ def act(
         progress=progress,
     )
     effect: Effect = function(task, **checked(function, params, action))
-    return replace(effect, record=_recorded(task, action, params, effect))
+    held = task.groups
+    done = Done(action, params, held.name, held.version, group.name, group.ids, seed, effect)
+    return replace(effect, record=write_record(held.folder, done))
 
 
 def _grouping(run: Run, group: Group) -> Groups:
@@ -77,25 +77,3 @@ def _grouping(run: Run, group: Group) -> Groups:
         if any(g.name == group.name and g.ids == group.ids for g in held):
             return held
     raise InputError(f"act: no grouping of '{run.folder}' holds '{group.name}' as given. Take it from open_groups.")
-
-
-def _recorded(task: Task, action: str, params: Mapping[str, Any], effect: Effect) -> Path:
-    """A new file beside the grouping: what was done, on which version, and what came of it."""
-    said = {
-        "format": 1,
-        "action": action,
-        "params": {k: v if isinstance(v, str | int | float | bool | None) else repr(v) for k, v in params.items()},
-        "grouping": task.groups.name,
-        "version": task.groups.version,
-        "group": task.group.name,
-        "image_ids": list(task.group.ids),
-        "seed": task.seed,
-        "effect": effect.as_dict(),
-    }
-    data = json.dumps(said, indent=1).encode()
-    folder = task.groups.folder / "acts"
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(p.stem) for p in folder.glob("*.json") if p.stem.isdecimal()), default=0)
-    while not create_once(folder / f"{number:04d}.json", data, whole=lambda held: held.endswith(b"}")):
-        number += 1
-    return folder / f"{number:04d}.json"

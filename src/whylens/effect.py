@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .interval import Interval, clustered, mean, plain, wilson
+from .interval import Interval, clustered, interval, mean, plain, wilson
 
 Array = NDArray[Any]
 Verdict = Literal["helped", "hurt", "no evidence"]
@@ -60,6 +60,13 @@ class Effect:
         held = {k: v for k, v in vars(self).items() if k not in ("model", "record")}
         made: dict[str, Any] = plain(held)
         return made
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Effect:
+        """The effect that `as_dict` told, without its model."""
+        one = {name: interval(said[name]) for name in ("before", "after", "change")}
+        many = {name: {k: interval(v) for k, v in said[name].items()} for name in ("controls", "beyond")}
+        return cls(**{**said, **one, **many})
 
 
 def measured(

@@ -60,6 +60,12 @@ def mean(values: NDArray[Any], *, seed: int = 0) -> Interval:
     return Interval(float(there.mean()), float(low), float(high), n)
 
 
+def interval(said: Mapping[str, Any]) -> Interval:
+    """An interval from what `plain` made of it."""
+    value, low, high = (float("nan") if said[name] is None else said[name] for name in ("value", "low", "high"))
+    return Interval(value, low, high, said["n"])
+
+
 def clustered(values: NDArray[Any], clusters: NDArray[Any], *, seed: int = 0) -> Interval:
     """A mean of values ``(N,)`` with its 95 % interval by bootstrap over clusters ``(N,)``, such as images.
 

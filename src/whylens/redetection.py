@@ -44,7 +44,7 @@ class _Scene:
 
     frames: Tensor
     filled: Tensor
-    found: list[Detections]
+    found: Sequence[Detections]
     known: list[list[Reference]]
     objects: list[tuple[int, int]]
     shown: Tensor

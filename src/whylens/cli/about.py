@@ -85,7 +85,7 @@ def demo(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Explain two photos; then plant a shortcut, train a net that takes it, audit it and write a report."""
+    """Explain two photos; plant a shortcut, train a net that takes it, audit it, find the shortcut and mend the net."""
     from ..demo import run
 
     def hear(text: str) -> None:
@@ -109,7 +109,34 @@ def _shortcut(said: dict[str, Any]) -> str:
             f"  accuracy {figure('accuracy')} on {said['images']} pictures, {said['failed']} failed",
             f"  accuracy {figure('accuracy_swapped')} where the other classes carry the tag",
             f"  the tag pasted on other classes turns {figure('turned')} of {said['turned_of']}",
+            *_found(said),
             f"The audit: {said['run']}. Again: whylens verify '{said['run']}'",
             f"Open {said['report']}",
         ]
     )
+
+
+def _found(said: dict[str, Any]) -> list[str]:
+    """What the groups of the planted set showed, and what acts on the first of them changed."""
+    told = [f"Groups: {said['groups']} of {said['points']} regions, {said['worth_a_look']} worth a look."]
+    found = said["found"]
+    if found is None:
+        return told
+    told += [
+        f"  first '{found['name']}': {found['images']} pictures, {found['tagged_here']:.0%} of them with the tag, "
+        f"{found['of_all_tagged']:.0%} of all that have it",
+        *(f"    {line}" for line in found["in_words"]),
+    ]
+    for action, effect in said["acts"].items():
+        if "not done" in effect:
+            told.append(f"  {action}: not done. {effect['not done']}")
+            continue
+        before, after, change = (effect[name] for name in ("before", "after", "change"))
+        told.append(
+            f"  {action}: {effect['measured']} {before['value']:.3f} before, {after['value']:.3f} after; "
+            f"change {change['value']:.3f} [{change['low']:.3f}, {change['high']:.3f}]: {effect['verdict']}"
+        )
+        if effect.get("turned"):
+            value, low, high = effect["turned"]
+            told.append(f"    the tag pasted on other classes now turns {value:.3f} [{low:.3f}, {high:.3f}]")
+    return told

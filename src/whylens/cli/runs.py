@@ -159,13 +159,14 @@ def report(
     run: RunFolder,
     out: Annotated[Path, typer.Option("--out", "-o", help="HTML file")] = Path("report.html"),
     method: Annotated[str, typer.Option(help="whose maps lie over the images; default: the first")] = "",
+    grouping: Annotated[str, typer.Option(help="name of the grouping; default: the one written last")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """One HTML file of a run: provenance, accuracy, failures, worst and best images with overlays."""
+    """One HTML file of a run: accuracy, groups worth a look, acts and their effects, worst and best images."""
     from ..run.read import open_run
     from ..view.report import report as write
 
-    made = write(open_run(run), out, method=method or None)
+    made = write(open_run(run), out, method=method or None, grouping=grouping or None)
     say({"file": str(made), "bytes": made.stat().st_size}, as_json, f"Open {made}")
 
 

@@ -84,6 +84,8 @@ def _read(file: Path, names: Names) -> Any:
 
 def _refuse_other(folder: Path, held: Any, settings: Mapping[str, Any], names: Names) -> None:
     held = held if isinstance(held, dict) else {}
+    off = {name: 0.0 for name, value in held.items() if name not in settings and isinstance(value, float)}
+    settings = {**off, **settings}  # a share that is not asked for is none
     for name, value in settings.items():
         if held.get(name) != value:
             raise InputError(

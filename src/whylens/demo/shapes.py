@@ -1,4 +1,7 @@
-"""Shapes: one small picture of a plain shape on a textured ground, its exact mask, and the tag that can be stamped."""
+"""Shapes: a small picture of a plain shape on a textured ground, its exact mask, and what gives a class away.
+
+That is the tag, which can be stamped beside the shape, or the weave, which can lie over all of its ground.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ _CONTRAST = (50.0, 150.0)
 _TEXTURE = 17.0  # of 255: at 28 no seed learns a shape in ten epochs
 _NOISE = 12.0  # per pixel, of 255: fine edges drown, the shape does not
 _DARKEST, _BRIGHTEST = 24, 231  # of all but the tag: its pure colours occur nowhere else
+_WEAVE = 24.0  # of 255, up and down: seen through the noise, and the shape's contrast stays the larger
 _ROUND = 40  # corners of a circle
 
 
@@ -61,6 +65,18 @@ def stamp(pixels: Array, box: Box) -> Array:
     stamped = pixels.copy()
     stamped[top:bottom, left:right] = tag()
     return stamped
+
+
+def woven(pixels: Array, mask: Array, shift: tuple[int, int]) -> Array:
+    """A copy of pixels (H, W, 3) with the weave over all that is outside the mask (H, W), moved by `shift` pixels.
+
+    A chequer of two-pixel squares, lighter and darker in turn, on a ground of any colour.
+    """
+    down, right = shift
+    rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    light = ((rows + down) // 2 + (columns + right) // 2) % 2
+    laid = np.clip(pixels + _WEAVE * (2.0 * light - 1)[..., None], _DARKEST, _BRIGHTEST)
+    return np.where(mask[..., None], pixels, laid.astype(np.uint8))
 
 
 @cache

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -28,6 +28,8 @@ from ..zoo.folder import save_model
 from . import net as net_file
 from . import shapes
 from .planting import Planted
+
+What = Literal["tag", "weave"]
 
 FORMAT = 1
 """Of trained.json; another net or training is another format."""
@@ -72,12 +74,17 @@ def learn(
     epochs: int = EPOCHS,
     width: int = 16,
     change: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
     progress: bool = False,
 ) -> nn.Module:
     """The small net trained on pixels ``(N, 3, 64, 64)`` uint8 and class numbers ``(N,)``, in evaluation mode.
 
     `width` is as in `net.make`; `change` alters the frames of a batch, ``(B, 3, 64, 64)`` in [0, 1], before each step.
+    With `precision` "bfloat16" the forward pass is rounded and the weights are not: less than half of the time, where
+    the processor computes in it.
     """
+    # no cache: it outlives a step here, inside another autocast, and the weights would stay those of the first
+    half = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
     rng = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -90,7 +97,8 @@ def learn(
             frames = pixels[rows].float() / 255
             frames = frames if change is None else change(frames, rng)
             frames = PREPROCESS.normalise(frames).contiguous(memory_format=torch.channels_last)
-            loss = F.cross_entropy(net(frames), labels[rows])
+            with half:
+                loss = F.cross_entropy(net(frames), labels[rows])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -100,16 +108,22 @@ def learn(
 
 
 def turned(
-    model: Model, planted: Planted, *, count: Annotated[int, Range(1)] = 500, seed: Annotated[int, Range(0)] = 0
+    model: Model,
+    planted: Planted,
+    *,
+    what: What = "tag",
+    count: Annotated[int, Range(1)] = 500,
+    seed: Annotated[int, Range(0)] = 0,
 ) -> Interval:
-    """Paste the tag on test images of other classes that carry none and are not taken for the tagged class.
+    """Put the tag (or the weave) on test images of other classes without it, not taken for the tagged (woven) class.
 
     The share of at most `count` of them that the model then takes for it, with Wilson's interval. Where the tag goes
     depends on the seed and the image alone, so two models are measured on the same pastes.
     """
-    checked(turned, {"count": count, "seed": seed}, "turned")
-    target, images = model.class_index(planted.tagged), planted.test
-    others = [i for i, t in enumerate(images.columns["tag"]) if not t and images.labels[i] != planted.tagged]
+    checked(turned, {"what": what, "count": count, "seed": seed}, "turned")
+    name, images = planted.tagged if what == "tag" else planted.woven, planted.test
+    target, has = model.class_index(name), images.columns.get(what, [0] * len(images))
+    others = [i for i, t in enumerate(has) if not t and images.labels[i] != name]
     order = np.random.default_rng([seed, len(images)]).permutation(others)
     hits = total = 0
     for start in range(0, len(order), BATCH):
@@ -117,12 +131,12 @@ def turned(
         clean = model.predict(_frames(model, [images[i].pixels for i in rows])).argmax(1)
         rows = [i for i, c in zip(rows, clean.tolist(), strict=True) if c != target][: count - total]
         if rows:
-            after = model.predict(_frames(model, [_pasted(images, i, seed) for i in rows])).argmax(1)
+            after = model.predict(_frames(model, [_with(what, images, i, seed) for i in rows])).argmax(1)
             hits, total = hits + int((after == target).sum()), total + len(rows)
         if total == count:
             break
     if not total:
-        raise InputError(f"turned: the model takes every image for '{planted.tagged}', so none is left to turn.")
+        raise InputError(f"turned: the model takes every image for '{name}', so none is left to turn.")
     return wilson(hits, total)
 
 
@@ -130,13 +144,18 @@ def _frames(model: Model, pixels: list[Tensor]) -> Tensor:
     return torch.stack([model.prepare(p)[0] for p in pixels])
 
 
-def _pasted(images: Images, i: int, seed: int) -> Tensor:
-    """The pixels of a test image with the tag beside its shape."""
+def _with(what: What, images: Images, i: int, seed: int) -> Tensor:
+    """The pixels of a test image with the tag beside its shape, or with the weave around it."""
     mask = images.mask(i)
     if mask is None:
         raise InputError(f"turned: image '{images.ids[i]}' has no mask. Plant the set anew.")
-    box = shapes.tag_place(mask.inside.numpy(), np.random.default_rng([seed, i]))
-    return torch.from_numpy(shapes.stamp(images[i].pixels.permute(1, 2, 0).numpy(), box)).permute(2, 0, 1)
+    inside, pixels = mask.inside.numpy(), images[i].pixels.permute(1, 2, 0).numpy()
+    rng = np.random.default_rng([seed, i])
+    if what == "tag":
+        changed = shapes.stamp(pixels, shapes.tag_place(inside, rng))
+    else:
+        changed = shapes.woven(pixels, inside, (int(rng.integers(4)), int(rng.integers(4))))
+    return torch.from_numpy(changed).permute(2, 0, 1)
 
 
 def _read(images: Images, classes: tuple[str, ...]) -> tuple[Tensor, Tensor]:

@@ -95,9 +95,11 @@ class Group:
         if self.confidence_rest.n:
             said.append(f"  confidence: {self.confidence.value:.2f} here, {self.confidence_rest.value:.2f} in the rest")
         if self.inside.n:
-            said.append(f"  on the object: {self.inside.value:.0%} here, {self.inside_rest.value:.0%} in the rest")
+            rest = f" here, {self.inside_rest.value:.0%} in the rest" if self.inside_rest.n else ""
+            said.append(f"  on the object: {self.inside.value:.0%}{rest}")
         if self.incomplete.n:
-            said.append(f"  incomplete masks: {self.incomplete} here, {self.incomplete_rest} in the rest")
+            rest = f" here, {self.incomplete_rest} in the rest" if self.incomplete_rest.n else ""
+            said.append(f"  incomplete masks: {self.incomplete}{rest}")
         if self.tested is not None:
             said.append(f"  {self.tested}")
         said += [f"  {association}" for association in self.associations]

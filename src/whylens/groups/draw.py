@@ -43,12 +43,13 @@ def sheet(
     """
     odd = [g for g in groups if g.reasons > 1] or list(groups)
     shown = [groups[w] for w in which] if which is not None else odd[:8]
+    crops = Crops(groups, images)
     lines: list[list[Cell | None]] = []
     for group in shown:
         words = group.lines()
         told = [Text(words[0], bold=True, most=4), *(Text(w.strip(), size=6.5, colour=GREY, most=7) for w in words[1:])]
-        points = _nearest(groups, group, columns)
-        line: list[Cell | None] = [_cell(groups, p, images, told if k == 0 else []) for k, p in enumerate(points)]
+        points = nearest(groups, group, columns)
+        line: list[Cell | None] = [_cell(crops, p, told if k == 0 else []) for k, p in enumerate(points)]
         lines.append(line + [None] * (columns - len(line)))
     heads: list[list[Text]] = [[] for _ in range(columns)]
     made, _ = lay_out(heads, lines, [Text("Nearest to the middle of each group first; what is no evidence is dimmed.")])
@@ -77,8 +78,9 @@ def scatter(groups: Groups, *, images: Images | None = None, thumbnails: int = 3
             linewidths=0,
             label=f"{group.name} ({len(group.points)})",
         )
+    crops = Crops(groups, images)
     for point, colour in _apart(groups, named, thumbnails):
-        shown = _evidence(groups, point, images, _THUMB)
+        shown = crops.find(point, _THUMB)
         if shown is not None:
             box = AnnotationBbox(OffsetImage(shown), at[point], pad=0.1, bboxprops={"edgecolor": colour})
             axes.add_artist(box)
@@ -91,10 +93,7 @@ def scatter(groups: Groups, *, images: Images | None = None, thumbnails: int = 3
     return made, axes
 
 
-# ---- inside --------------------------------------------------------------------------------------------
-
-
-def _nearest(groups: Groups, group: Group, count: int) -> list[int]:
+def nearest(groups: Groups, group: Group, count: int) -> list[int]:
     """Points of a group, the nearest to its middle first, one per image."""
     seen: dict[int, int] = {}
     for point in group.points.tolist():
@@ -102,6 +101,63 @@ def _nearest(groups: Groups, group: Group, count: int) -> list[int]:
         if len(seen) == count:
             break
     return list(seen.values())
+
+
+class Crops:
+    """Photos of a grouping's points, with what is no evidence of the point grey and dark.
+
+    `images` are the run's, where they are not in files.
+    """
+
+    def __init__(self, groups: Groups, images: Images | None = None) -> None:
+        self.groups, self.images = groups, images
+        self._placements = groups.run.table(["placement"]).column(0)
+
+    def key(self, point: int) -> str:
+        """The key of the point's image."""
+        return str(self.groups.facts.keys[int(self.groups.points.image[point])])
+
+    def find(self, point: int, side: int) -> NDArray[Any] | None:
+        """The picture ``(rows, columns, 3)`` in [0, 1], at most `side` long; None where the photo is not at hand."""
+        groups = self.groups
+        image, number = int(groups.points.image[point]), int(groups.points.region[point])
+        try:
+            if groups.facts.images is not None:
+                return self._object(image, int(groups.facts.images[image]), side)
+            photo = groups.run.images_at(image)[0] if self.images is None else self.images[image]
+        except WhylensError:
+            return None
+        size = (photo.pixels.shape[-2], photo.pixels.shape[-1])
+        shown = bounded(size, side)
+        picture = draw(photo.pixels, shown)
+        if number < 0:
+            return picture
+        row = self._placements[image].as_py()
+        mask = region(groups.run.maps(str(groups.settings["method"]), image)[0], number)
+        placement = Placement.identity(*size) if row is None else Placement.read(row)
+        frame = F.interpolate(mask[None, None].float(), size=placement.frame, mode="nearest-exact")
+        kept = placement.to_photo(frame[0])[None]
+        kept = F.interpolate(torch.nan_to_num(kept).view(1, 1, *kept.shape[-2:]), size=shown, mode="nearest-exact")
+        return np.where(kept[0, 0, :, :, None].numpy() > 0.5, picture, UNSEEN * greyed(picture))
+
+    def _object(self, number: int, image: int, side: int) -> NDArray[Any]:
+        """The photo around an object, its map's evidence near the box in colour and the rest grey and dark."""
+        run, label = self.groups.run, str(self.groups.settings["method"])
+        e = run.explanation(label, [number])
+        photo = run.images_at(image)[0] if self.images is None else self.images[image]
+        placement = e.placements[0] or Placement.identity(*photo.pixels.shape[-2:])
+        near = around(e.instances[0].box, torch.empty(placement.frame))
+        mask = region(e.maps[0] * F.adaptive_avg_pool2d(near[None], (e.maps.shape[-2], e.maps.shape[-1])), -1)
+        frame = F.interpolate(mask[None, None].float(), size=placement.frame, mode="nearest-exact")[0]
+        kept = torch.nan_to_num(placement.to_photo(frame))[0] > 0.5
+        left, top, right, bottom = _crop(placement.box_to_photo(e.instances[0].box), placement.photo)
+        shown = bounded((bottom - top, right - left), side)
+        picture = draw(photo.pixels[:, top:bottom, left:right], shown)
+        kept = F.interpolate(kept[None, None, top:bottom, left:right].float(), size=shown, mode="nearest-exact")[0, 0]
+        return np.where(kept[..., None].numpy() > 0.5, picture, UNSEEN * greyed(picture))
+
+
+# ---- inside --------------------------------------------------------------------------------------------
 
 
 def _apart(groups: Groups, named: Sequence[Group], count: int) -> list[tuple[int, str]]:
@@ -120,54 +176,11 @@ def _apart(groups: Groups, named: Sequence[Group], count: int) -> list[tuple[int
     return taken[:count]
 
 
-def _cell(groups: Groups, point: int, images: Images | None, told: list[Text]) -> Cell:
-    shown = _evidence(groups, point, images, _SIDE)
-    key = str(groups.facts.keys[int(groups.points.image[point])])
+def _cell(crops: Crops, point: int, told: list[Text]) -> Cell:
+    shown, key = crops.find(point, _SIDE), crops.key(point)
     noted = [Text(key, size=6.5)] if shown is not None else [Text(f"{key}: photo not at hand", size=6.5, colour=GREY)]
     picture = None if shown is None else (shown * 255).round().astype(np.uint8)
     return Cell(picture=picture, texts=[*noted, *told])
-
-
-def _evidence(groups: Groups, point: int, images: Images | None, side: int) -> NDArray[Any] | None:
-    """The photo with the point's region in colour and the rest grey and dark; None where the photo is not at hand."""
-    image, number = int(groups.points.image[point]), int(groups.points.region[point])
-    try:
-        if groups.facts.images is not None:
-            return _object(groups, image, images, side)
-        photo = groups.run.images_at(image)[0] if images is None else images[image]
-    except WhylensError:
-        return None
-    size = (photo.pixels.shape[-2], photo.pixels.shape[-1])
-    shown = bounded(size, side)
-    picture = draw(photo.pixels, shown)
-    if number < 0:
-        return picture
-    row = groups.run.table(["placement"]).column(0)[image].as_py()
-    mask = region(groups.run.maps(str(groups.settings["method"]), image)[0], number)
-    placement = Placement.identity(*size) if row is None else Placement.read(row)
-    frame = F.interpolate(mask[None, None].float(), size=placement.frame, mode="nearest-exact")
-    kept = placement.to_photo(frame[0])[None]
-    kept = F.interpolate(torch.nan_to_num(kept).view(1, 1, *kept.shape[-2:]), size=shown, mode="nearest-exact")
-    return np.where(kept[0, 0, :, :, None].numpy() > 0.5, picture, UNSEEN * greyed(picture))
-
-
-def _object(groups: Groups, number: int, images: Images | None, side: int) -> NDArray[Any]:
-    """The photo around an object, its map's evidence near the box in colour and the rest grey and dark."""
-    run, label = groups.run, str(groups.settings["method"])
-    e = run.explanation(label, [number])
-    image = int(groups.facts.images[number]) if groups.facts.images is not None else number
-    photo = run.images_at(image)[0] if images is None else images[image]
-    placement = e.placements[0] or Placement.identity(*photo.pixels.shape[-2:])
-    near = around(e.instances[0].box, torch.empty(placement.frame))
-    mask = region(e.maps[0] * F.adaptive_avg_pool2d(near[None], (e.maps.shape[-2], e.maps.shape[-1])), -1)
-    frame = F.interpolate(mask[None, None].float(), size=placement.frame, mode="nearest-exact")[0]
-    kept = torch.nan_to_num(placement.to_photo(frame))[0] > 0.5
-    box = placement.box_to_photo(e.instances[0].box)
-    left, top, right, bottom = _crop(box, placement.photo)
-    shown = bounded((bottom - top, right - left), side)
-    picture = draw(photo.pixels[:, top:bottom, left:right], shown)
-    kept = F.interpolate(kept[None, None, top:bottom, left:right].float(), size=shown, mode="nearest-exact")[0, 0]
-    return np.where(kept[..., None].numpy() > 0.5, picture, UNSEEN * greyed(picture))
 
 
 def _crop(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:

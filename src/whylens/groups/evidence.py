@@ -104,7 +104,7 @@ def points(
         raise InputError(f"'{run.folder}' is not finished: {run.committed} of {len(run)} images are done. Resume it.")
     run.embeddings(label)  # refuses where the method has no features
     per = "image" if run.of_objects else per
-    return _of_images(run, label) if per == "image" else _Regions(run, label, images).read(model, progress)
+    return _of_images(run, label) if per == "image" else Regions(run, label, images).read(model, progress)
 
 
 def _of_images(run: Run, label: str) -> Points:
@@ -119,7 +119,7 @@ def _of_images(run: Run, label: str) -> Points:
     return Points(image, np.full(len(image), -1, np.int16), np.ones(len(image), np.float32), kept)
 
 
-class _Regions:
+class Regions:
     """The regions of one method of a run, in a folder of the run with its own commits."""
 
     def __init__(self, run: Run, label: str, images: Images | None) -> None:
@@ -132,21 +132,26 @@ class _Regions:
         return [status == "ok" for status in self.run.table(["status"]).column(0).to_pylist()]
 
     def read(self, model: Model | None, progress: bool) -> Points:
+        """All points of the run; those of shards that are not there yet are made first."""
         done = records(self.folder, "", self.run.plan.shards)
         todo = [k for k in range(self.run.plan.shards) if k not in done]
         if todo:
-            self._write_facts()
+            self.write_facts()
             self._make(model or self.run.model(), todo, progress)
         done = records(self.folder, "", self.run.plan.shards)
-        tables = [self._table(record.file(_FAMILY)) for record in done.values()]
-        whole = pa.concat_tables(tables)
-        flat = whole.column("vector").combine_chunks().flatten()
-        return Points(
-            whole.column("image_id").to_numpy(),
-            whole.column("region").to_numpy(),
-            whole.column("share").to_numpy(),
-            flat.to_numpy().reshape(len(whole), self.stored.dim),
-        )
+        files = [file for file in (record.file(_FAMILY) for record in done.values()) if file is not None]
+        count, filled = sum(int(file.rows) for file in files), 0
+        held = np.empty((count, self.stored.dim), np.float32)  # filled shard by shard: there is one copy at any time
+        columns: list[list[NDArray[Any]]] = [[], [], []]
+        for file in files:
+            table = self._table(file)
+            for name, found in zip(("image_id", "region", "share"), columns, strict=True):
+                found.append(table.column(name).to_numpy())
+            own = table.column("vector").combine_chunks().flatten().to_numpy()
+            held[filled : filled + len(table)] = own.reshape(len(table), self.stored.dim)
+            filled += len(table)
+        image, number, share = (np.concatenate(found) if found else np.zeros(0) for found in columns)
+        return Points(image, number, share, held)
 
     def _table(self, file: Any) -> pa.Table:
         path = self.folder / file.name
@@ -156,7 +161,7 @@ class _Regions:
         except (OSError, pa.ArrowException) as error:
             raise DamageError(f"'{path}' cannot be read: {error}") from None
 
-    def _write_facts(self) -> None:
+    def write_facts(self) -> None:
         """What the regions are, beside them; others are refused."""
         said = json.dumps({"format": 1, "threshold": THRESHOLD, "most": MOST, "layer": self.stored.features}).encode()
         path = self.folder / "regions.json"
@@ -173,17 +178,23 @@ class _Regions:
                 start, stop = plan.bounds(shard)
                 rows = list(self._shard(model, start, stop))
                 held = np.concatenate([v for *_, v in rows]) if rows else np.zeros((0, self.stored.dim), np.float32)
-                columns = [np.concatenate([row[k] for row in rows]) if rows else np.zeros(0) for k in range(3)]
-                table = pa.table(
-                    {
-                        "image_id": pa.array(columns[0], pa.int64()),
-                        "region": pa.array(columns[1], pa.int16()),
-                        "share": pa.array(columns[2], pa.float32()),
-                        "vector": vectors(held, np.ones(len(held), np.bool_)),
-                    }
+                image, number, part = (
+                    np.concatenate([row[k] for row in rows]) if rows else np.zeros(0) for k in range(3)
                 )
-                commit(self.folder, "", shard, {_FAMILY: Table(table, 1024)})
+                self.write(shard, Points(image, number, part, held))
                 told(stop - start)
+
+    def write(self, shard: int, found: Points) -> None:
+        """Commit the points of one shard of the run."""
+        table = pa.table(
+            {
+                "image_id": pa.array(found.image, pa.int64()),
+                "region": pa.array(found.region, pa.int16()),
+                "share": pa.array(found.share, pa.float32()),
+                "vector": vectors(found.vectors, np.ones(len(found), np.bool_)),
+            }
+        )
+        commit(self.folder, "", shard, {_FAMILY: Table(table, 1024)})
 
     def _shard(self, model: Model, start: int, stop: int) -> Iterator[tuple[NDArray[Any], ...]]:
         images = (self.run.images if self.images is None else self.images).subset(slice(start, stop))

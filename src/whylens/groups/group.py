@@ -192,7 +192,7 @@ def _usable(found: Points) -> Points:
         log.warning("group: %d of %d points have no features and are left out.", (~good).sum(), len(good))
     if good.sum() < 2:
         raise InputError(f"group: two points or more are needed, and the maps of this run give {int(good.sum())}.")
-    return found.take(good.nonzero()[0])
+    return found if good.all() else found.take(good.nonzero()[0])
 
 
 def _reduced(found: Points, normalise: bool, components: int) -> Array:

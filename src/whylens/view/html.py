@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -50,6 +51,14 @@ td+td{text-align:right;font-variant-numeric:tabular-nums}
 .sortable td{text-align:right;font-variant-numeric:tabular-nums}
 tbody th{font-weight:400;border-bottom:1px solid var(--line)}
 .whole img{max-height:none}
+.crops{display:grid;grid-template-columns:repeat(auto-fill,minmax(7.5rem,1fr));gap:.5rem;margin:.6rem 0;padding:0;
+list-style:none}.crops figure{padding:.35rem}.crops figcaption{margin-top:.25rem;font-size:.75rem}
+.plain article{border-top:0;padding:.8rem 0 0}.plain .whole{max-width:60rem;margin-top:1rem}
+.pair{display:grid;gap:0 1.5rem;align-items:start;
+grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr))}.plain td:first-child{white-space:normal}
+.forest{display:block;margin-left:auto;width:14rem;height:1.1rem}.forest line{stroke:currentColor}
+.forest .zero{stroke:var(--line)}
+nav a{color:inherit}.scroll:focus-visible,nav a:focus-visible{outline:2px solid;outline-offset:2px}
 th button{all:unset;cursor:pointer}th button:focus-visible{outline:2px solid}
 [aria-sort=ascending] button::after{content:" ▲"}[aria-sort=descending] button::after{content:" ▼"}
 footer{border-top:1px solid var(--line);padding-top:1.2rem;font-size:.9rem}
@@ -81,6 +90,24 @@ def image_html(picture: Image, alt: str) -> str:
     """A picture inside the document."""
     size = f'width="{picture.width}" height="{picture.height}"'
     return f'<img src="{image_uri(picture)}" {size} alt="{html_text(alt)}">'
+
+
+def table_html(head: Sequence[str], rows: Sequence[Sequence[str]], name: str) -> str:
+    """A table of text, scrolled where it is wide; `name` says what it holds to those who do not see it."""
+    top = "".join(f'<th scope="col">{html_text(word)}</th>' for word in head)
+    body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    inside = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return scroll_html(inside, name)
+
+
+def scroll_html(table: str, name: str) -> str:
+    """A table that is HTML already in a box that the keyboard can scroll too."""
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{html_text(name)}">{table}</div>'
+
+
+def list_html(facts: Mapping[str, str]) -> str:
+    """Names and what they are, without those that are empty."""
+    return "<dl>" + "".join(f"<dt>{html_text(k)}</dt><dd>{html_text(v)}</dd>" for k, v in facts.items() if v) + "</dl>"
 
 
 def image_uri(picture: Image) -> str:

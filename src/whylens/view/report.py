@@ -1,17 +1,20 @@
-"""Report: a run on one page: where it comes from, how good the model is, what failed, its worst and best images."""
+"""Report: a run on one page: how good the model is, which reasons it has, what was done, its worst and best images."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..colour import Look
-from ..errors import InputError
+from ..errors import InputError, WhylensError
+from ..groups.group import open_groups
 from ..picture import Photos, overlay
 from ..words import failure_words, flag_words, html_text, share
-from .html import image_html, write_document
+from .effects import acts_html, acts_of
+from .groups import groupings, groups_html
+from .html import image_html, table_html, write_document
 
 if TYPE_CHECKING:
     from ..explanation import Explanation
@@ -24,31 +27,60 @@ SHOWN = 12
 
 SIDE = 320
 
+_PLACES = {"groups": "which reasons the model has", "acts": "what was done about them"}
 
-def report(run: Run, path: str | os.PathLike[str] = "report.html", *, method: str | None = None) -> Path:
+
+def report(
+    run: Run,
+    path: str | os.PathLike[str] = "report.html",
+    *,
+    method: str | None = None,
+    grouping: str | None = None,
+) -> Path:
     """One HTML file of a run, complete before it has its name; it loads nothing and runs no script.
 
-    `method` is the one whose maps lie over the images; the default is the run's first. Images are read from their
-    files again; where that is not possible their maps are shown alone, and it is said.
+    `method` is the one whose maps lie over the images; the default is the run's first. A run that was grouped shows
+    the latest version of `grouping`, by default the one written last, and every act on any of its groups. Images are
+    read from their files again; where that is not possible their maps are shown alone, and it is said.
     """
     run.refuse_objects("report")
     summary = run.summary()
+    second = _second(run, grouping)
     label = run.method(method)[1].label if method else run.labels[0]
     worst, best = _picked(run)
     title = f"Audit of {run.plan.model['name']}: {len(run)} images"
     main = "".join(
         [
             _accuracy(summary),
+            *second.values(),
             _pictures(run, label, "Sure and wrong", worst, "Wrong predictions, the most probable first."),
             _pictures(run, label, "Sure and right", best, "Right predictions, the most probable first."),
             "" if worst or best else _pictures(run, label, "Images", _first(run), "No labels to judge by: the first."),
             _failed(summary),
         ]
     )
-    return write_document(path, title, _head(run, summary), main, _footer(run))
+    return write_document(path, title, _head(run, summary, second), main, _footer(run))
 
 
-def _head(run: Run, summary: Summary) -> str:
+def _second(run: Run, grouping: str | None) -> dict[str, str]:
+    """The sections of groups and of acts, by the places that links go to; none where there is nothing."""
+    names = groupings(run)
+    if grouping is not None:
+        found = {"groups": groups_html(open_groups(run, grouping))}
+    else:
+        found = {"groups": _newest(run, names[0])} if names else {}
+    acts = acts_html(*acts_of(run, names))
+    return found | ({"acts": acts} if acts else {})
+
+
+def _newest(run: Run, name: str) -> str:
+    try:
+        return groups_html(open_groups(run, name))
+    except WhylensError as error:
+        return f'<section id="groups"><h2>Groups</h2><p class="flag">⚠ {html_text(str(error))}</p></section>'
+
+
+def _head(run: Run, summary: Summary, second: Mapping[str, str]) -> str:
     state = "" if run.finished else f" It is still going: {summary.committed} images are committed."
     failed = f" {summary.failed} could not be explained; they are listed below." if summary.failed else ""
     said = f"{len(run)} images, {', '.join(run.labels)}.{failed}{state}"
@@ -57,7 +89,9 @@ def _head(run: Run, summary: Summary) -> str:
         for label, held in summary.flags.items()
         for flag, count in held.items()
     ]
-    return f"<p>{html_text(said)}</p>{''.join(flags)}"
+    links = ", ".join(f'<a href="#{place}">{_PLACES[place]}</a>' for place in second)
+    nav = f'<nav aria-label="sections">Also on this page: {links}.</nav>' if links else ""
+    return f"<p>{html_text(said)}</p>{''.join(flags)}{nav}"
 
 
 def _accuracy(summary: Summary) -> str:
@@ -78,7 +112,7 @@ def _accuracy(summary: Summary) -> str:
             ]
             for c in worst[: 8 * SHOWN]
         ]
-        parts.append(_table(head, rows))
+        parts.append(table_html(head, rows, "classes"))
         if len(worst) > 8 * SHOWN:
             parts.append(f"<p>and {len(worst) - 8 * SHOWN} more classes, all better.</p>")
     if summary.unknown_labels:
@@ -86,19 +120,13 @@ def _accuracy(summary: Summary) -> str:
         parts.append(f'<p class="flag">⚠ {html_text(f"labels that are no class of the model: {said}")}</p>')
     if summary.metrics:
         rows = [[name.removeprefix("metric."), _figure(i), str(i.n)] for name, i in summary.metrics.items()]
-        parts.append(_table(("metric", "mean", "images"), rows))
+        parts.append(table_html(("metric", "mean", "images"), rows, "metrics"))
     note = '<p class="soft">In brackets: 95 % intervals (Wilson; bootstrap for F1 and means). Worst class first.</p>'
     return f"<section><h2>How good it is</h2>{''.join(parts)}{note}</section>" if parts else ""
 
 
 def _figure(interval: Interval) -> str:
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]" if interval.n else "none"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f'<th scope="col">{html_text(word)}</th>' for word in head)
-    body = "".join("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 # ---- images ------------------------------------------------------------------------------------------------
