@@ -480,12 +480,14 @@ def test_a_sheet_shows_the_objects(groups: whylens.Groups, images: whylens.Image
 
 def test_evidence_on_an_object_is_filled_with_the_object() -> None:
     frame = torch.zeros(3, 24, 24)
-    own = square((4.0, 4.0, 20.0, 20.0), 24)
-    frame[0][own], frame[1][square((4.0, 10.0, 20.0, 14.0), 24)] = 1.0, 0.5
-    part = square((4.0, 10.0, 20.0, 14.0), 24)[None]  # a stripe from rim to rim
+    own = square((9.0, 2.0, 15.0, 22.0), 24)
+    stripe = square((9.0, 6.0, 15.0, 18.0), 24)  # from rim to rim: most of what is around it is ground
+    frame[0][own], frame[1][stripe] = 1.0, 0.5
+    frame[2, 5, 9:11] = 0.8  # a speck beside it: the colour is the usual one around it, not the mean
+    part = stripe[None]
     filled = redetection._filled(frame, part, own, 16)
-    assert torch.equal(filled[:, part[0]], torch.tensor([[1.0], [0.0], [0.0]]).expand(3, int(part.sum())))
-    assert torch.equal(filled[:, ~part[0]], frame[:, ~part[0]])
+    assert torch.equal(filled[:, stripe], torch.tensor([[1.0], [0.0], [0.0]]).expand(3, int(stripe.sum())))
+    assert torch.equal(filled[:, ~stripe], frame[:, ~stripe])
     assert torch.equal(redetection._filled(frame, torch.ones_like(part), own, 16), frame)  # nothing is around it
     ground = redetection._filled(frame, own[None], own, 16)  # nothing of the object is around it
     assert not ground.any()
