@@ -1,6 +1,6 @@
 """The drill case by the public interface alone: audit, groups of objects, the print's group filled, precision anew.
 
-    python benchmarks/drill.py [--seeds 1000 1001] [--drills 600] [--work FOLDER] [--out FILE]
+    python benchmarks/drill.py [--seeds 1000 1001 1002] [--drills 600] [--work FOLDER] [--out FILE]
 
 Per seed: scenes with one drill each, half of them with the printed face up, are audited with Grad-CAM of the masks of
 the detector's objects; the objects are grouped; the first group with annotated objects is filled. The column that says
@@ -84,7 +84,7 @@ def held(rows: Sequence[dict[str, Any]], ids: Sequence[int], printed: np.ndarray
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1000, 1001])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1000, 1001, 1002])
     parser.add_argument("--drills", type=int, default=600)
     parser.add_argument("--work", type=Path, default=Path.home() / ".cache" / "whylens-benchmarks" / "drill")
     parser.add_argument("--out", type=Path, default=HERE / "drill.json")
