@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..detections import Instance, Of
+from ..detections import Instance
 from ..errors import InputError
 from ..explanation import Explanation
 from ..placement import Placement
+from ..places import Instances
 
 if TYPE_CHECKING:
+    from .plan import Stored
     from .read import Run
 
 
@@ -37,13 +39,9 @@ def explanation(run: Run, label: str, numbers: Sequence[int]) -> Explanation:
     def numbers_of(name: str) -> torch.Tensor:
         return torch.tensor([-1 if row[name] is None else row[name] for row in rows], dtype=torch.long)
 
-    flags = sorted({flag for row in rows for flag in row[f"flags.{word}"] or ()})
-    checks = {f: torch.tensor([f in row[f"flags.{word}"] for row in rows]) for f in flags}
-    checks |= {name: floats(f"check.{name}.{word}") for name in stored.checks}
+    checks = _flags(rows, word) | {name: floats(f"check.{name}.{word}") for name in stored.checks}
     classes = run.plan.model["classes"]
     targets = numbers_of(f"target.{word}")
-    placements = tuple(None if r["placement"] is None else Placement.read(r["placement"]) for r in rows)
-    frame = next((p.frame for p in placements if p is not None), stored.raw[1:])
     return Explanation(
         maps=run.maps(label, [row["image_id"] for row in rows]),
         ids=tuple(row["key"] for row in rows),
@@ -53,22 +51,10 @@ def explanation(run: Run, label: str, numbers: Sequence[int]) -> Explanation:
         probabilities=floats(f"target_probability.{word}"),
         predictions=numbers_of("prediction_index"),
         prediction_names=tuple(row["prediction"] or "" for row in rows),
-        method=stored.method,
-        label=word,
-        params=stored.params,
-        seed=run.plan.settings["seed"],
-        score_kind=run.plan.settings["score"],
-        signed=stored.signed,
-        unit=stored.unit,
         layer=stored.layer,
-        baseline=stored.baseline,
-        model=run.plan.model["name"],
-        frame=(stored.raw[0], *frame),
-        placements=placements,
-        uris=tuple(row["uri"] for row in rows),
         checks=checks,
         failures={row["key"]: row["error"] for row in picked if row["status"] != "ok"},
-        versions=run.plan.versions,
+        **_said(run, stored, rows),
     )
 
 
@@ -79,13 +65,8 @@ def explanation_of_objects(run: Run, label: str, numbers: Sequence[int]) -> Expl
     rows: list[dict[str, Any]] = objects.take(list(numbers)).to_pylist()
     if not rows:
         raise InputError(f"'{run.folder}' holds no such object.")
-    word = stored.label
-    of: Of = "mask" if "of=mask" in str(run.plan.settings["target"]) else "class"
-    own = [images[row["image_id"]] for row in rows]
-    placements = tuple(None if one["placement"] is None else Placement.read(one["placement"]) for one in own)
-    frame = next((p.frame for p in placements if p is not None), stored.raw[1:])
-    flags = sorted({flag for row in rows for flag in row[f"flags.{word}"] or ()})
-    checks = {f: torch.tensor([f in row[f"flags.{word}"] for row in rows]) for f in flags}
+    word, of = stored.label, (Instances.spelled(str(run.plan.settings["target"])) or Instances()).of
+    checks = _flags(rows, word)
     checks |= {name: torch.tensor([row[f"check.{name}.{word}"] for row in rows]) for name in stored.checks}
     targets = torch.tensor([row[f"target.{word}"] for row in rows], dtype=torch.long)
     chosen = stored.asked_layer or run.plan.model["layer"]
@@ -98,23 +79,38 @@ def explanation_of_objects(run: Run, label: str, numbers: Sequence[int]) -> Expl
         probabilities=torch.tensor([row[f"target_probability.{word}"] for row in rows]),
         predictions=torch.full((len(rows),), -1),
         prediction_names=("",) * len(rows),
-        method=stored.method,
-        label=word,
-        params=stored.params,
-        seed=run.plan.settings["seed"],
-        score_kind=run.plan.settings["score"],
-        signed=stored.signed,
-        unit=stored.unit,
         layer=chosen or (", ".join(dict.fromkeys(row["level"] for row in rows)) if stored.layer else None),
-        baseline=stored.baseline,
-        model=run.plan.model["name"],
-        frame=(stored.raw[0], *frame),
-        placements=placements,
-        uris=tuple(one["uri"] for one in own),
         checks=checks,
-        versions=run.plan.versions,
+        **_said(run, stored, [images[row["image_id"]] for row in rows]),
         instances=tuple(
             Instance(r["instance"], tuple(r["box"]), r["class_index"], r["class"], r["score"], of, r["level"])
             for r in rows
         ),
     )
+
+
+def _flags(rows: Sequence[dict[str, Any]], word: str) -> dict[str, torch.Tensor]:
+    """The flags that any row of a method has, one check each."""
+    flags = sorted({flag for row in rows for flag in row[f"flags.{word}"] or ()})
+    return {f: torch.tensor([f in row[f"flags.{word}"] for row in rows]) for f in flags}
+
+
+def _said(run: Run, stored: Stored, images: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the plan says of a method, and where the image of each row lies."""
+    placements = tuple(None if one["placement"] is None else Placement.read(one["placement"]) for one in images)
+    frame = next((p.frame for p in placements if p is not None), stored.raw[1:])
+    return {
+        "method": stored.method,
+        "label": stored.label,
+        "params": stored.params,
+        "seed": run.plan.settings["seed"],
+        "score_kind": run.plan.settings["score"],
+        "signed": stored.signed,
+        "unit": stored.unit,
+        "baseline": stored.baseline,
+        "model": run.plan.model["name"],
+        "frame": (stored.raw[0], *frame),
+        "placements": placements,
+        "uris": tuple(one["uri"] for one in images),
+        "versions": run.plan.versions,
+    }
