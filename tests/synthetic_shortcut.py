@@ -16,10 +16,10 @@ from whylens import Model
 CLASSES = ["warm", "blue", "nothing"]
 
 
-class Shortcut(nn.Module):
-    """Red is warm and blue is blue; green, which only ever lies on warm pictures, is warm too, and more so."""
+class Colours(nn.Module):
+    """Red is warm and blue is blue; green is warm too, two reasons for one class; more so than red it is a shortcut."""
 
-    def __init__(self) -> None:
+    def __init__(self, green: float = 6.0) -> None:
         super().__init__()
         self.find, self.head = nn.Conv2d(3, 3, 4, 4), nn.Linear(3, 3)
         with torch.no_grad():
@@ -27,7 +27,7 @@ class Shortcut(nn.Module):
                 self.find.weight[k] = -1 / 16
                 self.find.weight[k, k] = 1 / 16
             self.find.bias.fill_(-0.2)
-            self.head.weight.copy_(torch.tensor([[3.0, 6.0, -3.0], [-3.0, -6.0, 3.0], [0.0, 0.0, 0.0]]))
+            self.head.weight.copy_(torch.tensor([[3.0, green, -3.0], [-3.0, -green, 3.0], [0.0, 0.0, 0.0]]))
             self.head.bias.copy_(torch.tensor([0.0, 0.0, 0.5]))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,14 +40,14 @@ import torch
 import whylens
 from torch import nn
 
-__SHORTCUT__
+__COLOURS__
 
 def make():
     preprocess = whylens.Preprocess((32, 32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     return whylens.Model(
-        Shortcut().eval(), classes=["warm", "blue", "nothing"], layer="find", name="shortcut", preprocess=preprocess
+        Colours().eval(), classes=["warm", "blue", "nothing"], layer="find", name="shortcut", preprocess=preprocess
     )
-""".replace("__SHORTCUT__", inspect.getsource(Shortcut).replace(": Tensor", "").replace(" -> Tensor", ""))
+""".replace("__COLOURS__", inspect.getsource(Colours).replace(": Tensor", "").replace(" -> Tensor", ""))
 
 
 def write(folder: Path, count: int, *, seed: int, swapped: bool = False) -> whylens.Images:
@@ -78,4 +78,4 @@ def write(folder: Path, count: int, *, seed: int, swapped: bool = False) -> whyl
 
 def shortcut() -> Model:
     preprocess = whylens.Preprocess((32, 32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Model(Shortcut().eval(), classes=CLASSES, layer="find", name="shortcut", preprocess=preprocess)
+    return Model(Colours().eval(), classes=CLASSES, layer="find", name="shortcut", preprocess=preprocess)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import whylens
+from synthetic_shortcut import Colours
 from whylens import InputError, Model
 from whylens.errors import DamageError
 from whylens.groups import cluster, describe, evidence, grouping, intervene, project
@@ -19,28 +20,8 @@ from whylens.groups import cluster, describe, evidence, grouping, intervene, pro
 RED, GREEN, BLUE = 0, 1, 2
 
 
-class Colours(nn.Module):
-    """Class 0 for red or green patches, class 1 for blue ones, else class 2: two reasons for one class, known."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.find = nn.Conv2d(3, 3, 4, 4)
-        self.head = nn.Linear(3, 3)
-        with torch.no_grad():
-            for k in range(3):
-                self.find.weight[k] = -1 / 16
-                self.find.weight[k, k] = 1 / 16
-            self.find.bias.fill_(-0.2)
-            self.head.weight.copy_(torch.tensor([[3.0, 3.0, -3.0], [-3.0, -3.0, 3.0], [0.0, 0.0, 0.0]]))
-            self.head.bias.copy_(torch.tensor([0.0, 0.0, 0.5]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        found = torch.relu(self.find(x))
-        return self.head(found.amax((2, 3)) + found.mean((2, 3)))
-
-
 def colours() -> Model:
-    return Model(Colours().eval(), classes=["warm", "blue", "nothing"], layer="find", name="colours")
+    return Model(Colours(green=3.0).eval(), classes=["warm", "blue", "nothing"], layer="find", name="colours")
 
 
 def pictures(count: int, seed: int = 0) -> tuple[list[Tensor], list[str], list[str]]:
@@ -72,7 +53,11 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> whylens.Run:
     (folder / "list.csv").write_text("\n".join(lines))
     preprocess = whylens.Preprocess((32, 32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     model = Model(
-        Colours().eval(), classes=["warm", "blue", "nothing"], layer="find", name="colours", preprocess=preprocess
+        Colours(green=3.0).eval(),
+        classes=["warm", "blue", "nothing"],
+        layer="find",
+        name="colours",
+        preprocess=preprocess,
     )
     images = whylens.load_images(folder / "list.csv")
     return whylens.audit(model, images, out=folder / "run", methods=["grad_cam"], shard_rows=50, workers=1)
@@ -82,7 +67,11 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> whylens.Run:
 def model() -> Model:
     preprocess = whylens.Preprocess((32, 32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     return Model(
-        Colours().eval(), classes=["warm", "blue", "nothing"], layer="find", name="colours", preprocess=preprocess
+        Colours(green=3.0).eval(),
+        classes=["warm", "blue", "nothing"],
+        layer="find",
+        name="colours",
+        preprocess=preprocess,
     )
 
 

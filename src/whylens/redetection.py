@@ -18,8 +18,7 @@ from .errors import InputError
 from .groups import project
 from .groups.evidence import region
 from .groups.intervene import RING, elsewhere, removed
-from .groups.reason import around as wider
-from .groups.reason import pixels, reason_of
+from .groups.reason import pixels, reason_of, wider
 from .images import Images
 from .located import around
 from .places import Instances, at_box
@@ -183,8 +182,8 @@ def _filled(frame: Tensor, region: Tensor, own: Tensor | None, span: float) -> T
     What lies on an object and reaches its rim would otherwise be filled with the ground, and the object be gone.
     """
     reach = max(1, round(RING * span))
-    wider = F.max_pool2d(region.float(), 2 * reach + 1, stride=1, padding=reach) > 0
-    ring = (wider & ~region)[0]
+    grown = F.max_pool2d(region.float(), 2 * reach + 1, stride=1, padding=reach) > 0
+    ring = (grown & ~region)[0]
     ring = ring & own if own is not None and bool((ring & own).any()) else ring
     if not bool(ring.any()):
         return frame

@@ -53,14 +53,14 @@ def evidence(groups: Groups, model: Model, frames: Tensor, parts: Sequence[Tenso
     said, held = groups.settings, groups.points
     along = reason_of(project.normalised(held.vectors), groups.state.labels, groups.facts.classes[held.image], number)
     layer = groups.run.method(str(said["method"]))[1].features
-    near = around(parts, frames.shape[2:])
+    near = wider(parts, frames.shape[2:])
     return near if layer is None else pixels(model, layer, frames, along, near)
 
 
-def around(parts: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+def wider(parts: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     """Regions ``(h, w)`` of maps, one cell wider, as masks over frames ``(N, 1, H, W)``."""
-    wider = F.max_pool2d(torch.stack(list(parts))[:, None].float(), 3, 1, 1)[:, 0] > 0
-    return over(wider, size)
+    grown = F.max_pool2d(torch.stack(list(parts))[:, None].float(), 3, 1, 1)[:, 0] > 0
+    return over(grown, size)
 
 
 def pixels(
