@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import whylens
-from synthetic_shortcut import Colours
+from synthetic_shortcut import CLASSES, Colours
 from whylens import InputError, Model
 from whylens.errors import DamageError
 from whylens.groups import cluster, describe, evidence, grouping, intervene, project
@@ -20,8 +20,11 @@ from whylens.groups import cluster, describe, evidence, grouping, intervene, pro
 RED, GREEN, BLUE = 0, 1, 2
 
 
-def colours() -> Model:
-    return Model(Colours(green=3.0).eval(), classes=["warm", "blue", "nothing"], layer="find", name="colours")
+PREPROCESS = whylens.Preprocess((32, 32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def colours(preprocess: whylens.Preprocess | None = None) -> Model:
+    return Model(Colours(green=3.0).eval(), classes=CLASSES, layer="find", name="colours", preprocess=preprocess)
 
 
 def pictures(count: int, seed: int = 0) -> tuple[list[Tensor], list[str], list[str]]:
@@ -51,28 +54,14 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> whylens.Run:
         Image.fromarray((frame.permute(1, 2, 0) * 255).round().byte().numpy()).save(folder / f"{k:03d}.png")
         lines.append(f"{k:03d}.png,{labels[k]},{which[k]}")
     (folder / "list.csv").write_text("\n".join(lines))
-    preprocess = whylens.Preprocess((32, 32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    model = Model(
-        Colours(green=3.0).eval(),
-        classes=["warm", "blue", "nothing"],
-        layer="find",
-        name="colours",
-        preprocess=preprocess,
-    )
+    model = colours(PREPROCESS)
     images = whylens.load_images(folder / "list.csv")
     return whylens.audit(model, images, out=folder / "run", methods=["grad_cam"], shard_rows=50, workers=1)
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    preprocess = whylens.Preprocess((32, 32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Model(
-        Colours(green=3.0).eval(),
-        classes=["warm", "blue", "nothing"],
-        layer="find",
-        name="colours",
-        preprocess=preprocess,
-    )
+    return colours(PREPROCESS)
 
 
 @pytest.fixture(scope="module")
