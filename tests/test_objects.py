@@ -478,6 +478,12 @@ def test_a_sheet_shows_the_objects(groups: whylens.Groups, images: whylens.Image
         assert print_[2] > 1.5 * print_[0]  # the blue print in the middle, in colour
 
 
+def test_the_map_says_that_points_are_objects(groups: whylens.Groups, images: whylens.Images) -> None:
+    from whylens.groups.draw import scatter
+
+    assert "one per object" in scatter(groups, images=images)[1].get_title()
+
+
 def test_evidence_on_an_object_is_filled_with_the_object() -> None:
     frame = torch.zeros(3, 24, 24)
     own = square((9.0, 2.0, 15.0, 22.0), 24)

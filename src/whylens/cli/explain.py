@@ -29,7 +29,10 @@ def explain(
     photos: Photos,
     model: ModelName = "efficientnet-lite0",
     method: Methods = ["grad_cam"],  # noqa: B006 - typer reads the default from here
-    target: Annotated[str, typer.Option(help="class name, number, or top5; default: the predicted class")] = "",
+    target: Annotated[
+        str,
+        typer.Option(help="class name, number, top5, or instances:threshold=0.3; default: what is predicted"),
+    ] = "",
     out: Out = Path("whylens-explain"),
     weights: Weights = "default",
     classes: Annotated[str, typer.Option(help="text file with one class name per line")] = "",

@@ -35,7 +35,12 @@ def audit(
         "whylens-run"
     ),
     masks: Annotated[str, typer.Option(help="folder of mask pictures, VOC root, or COCO .json file")] = "",
-    target: Annotated[str, typer.Option(help="class name or number; default: the predicted class")] = "",
+    target: Annotated[
+        str,
+        typer.Option(
+            help="class name or number; of a detector instances:threshold=0.3,of=mask; default: what is predicted"
+        ),
+    ] = "",
     weights: Weights = "default",
     classes: Annotated[str, typer.Option(help="text file with one class name per line")] = "",
     preprocess: Annotated[str, typer.Option(help="imagenet, or a JSON file of Preprocess fields")] = "",
@@ -245,7 +250,8 @@ def _end(run: Any, as_json: bool) -> None:
 
     summary = run.summary()
     words = [str(run), str(summary), f"The same again: whylens audit --config '{run.folder / NAME}' --out NEW"]
-    words.append(f"Open it in Python: whylens.open_run({str(run.folder)!r}). Report: whylens report '{run.folder}'")
+    then = "Its groups: whylens group" if run.of_objects else "Report: whylens report"
+    words.append(f"Open it in Python: whylens.open_run({str(run.folder)!r}). {then} '{run.folder}'")
     say({"run": str(run.folder), "methods": run.labels, **summary.as_dict()}, as_json, "\n".join(words))
     if summary.failed:
         raise typer.Exit(SOME_FAILED)

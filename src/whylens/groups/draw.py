@@ -88,7 +88,7 @@ def scatter(groups: Groups, *, images: Images | None = None, thumbnails: int = 3
     axes.set_yticks([])
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8, markerscale=2)
     held = groups.settings
-    what = f"{held['method']}: {len(at)} points, one per {held['per']}"
+    what = f"{held['method']}: {len(at)} points, one per {groups.per}"
     axes.set_title(f"{what}; t-SNE of PCA, trustworthiness {groups.layout.trust:.2f}", fontsize=9)
     return made, axes
 

@@ -105,6 +105,11 @@ class Groups:
         """The name of this grouping; a run may have several."""
         return self.folder.name
 
+    @property
+    def per(self) -> str:
+        """What a point is of: a region, an image, or an object of a detector."""
+        return str(self.settings["per"]) if self.facts.images is None else "object"
+
     def __len__(self) -> int:
         return len(self._groups)
 

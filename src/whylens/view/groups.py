@@ -64,11 +64,11 @@ def groups_html(groups: Groups) -> str:
 
 
 def _head(groups: Groups, odd: list[Group]) -> str:
-    said, per = groups.settings, groups.settings["per"]
+    said = groups.settings
     found = (
-        f"{len(groups.points)} points, one per {per}, of {said['method']} in {len(groups)} groups, {len(odd)} of them "
-        f"worth a look. Grouping '{groups.name}', version {groups.version}; stability {groups.stability:.2f} (adjusted "
-        "Rand index when a fifth is left out)."
+        f"{len(groups.points)} points, one per {groups.per}, of {said['method']} in {len(groups)} groups, {len(odd)} "
+        f"of them worth a look. Grouping '{groups.name}', version {groups.version}; stability {groups.stability:.2f} "
+        "(adjusted Rand index when a fifth is left out)."
     )
     says = _SAYS if odd else "No class has more than one reason, so nothing is worth a look. The largest groups:"
     return f'<p>{html_text(found)}</p><p class="soft">{html_text(says)}</p>'
