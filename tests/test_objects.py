@@ -26,6 +26,7 @@ from whylens.precision import Judged, average_precision
 from whylens.references import Reference, matched, references
 from whylens.run import local
 from whylens.run.commit import Table, commit, record_path
+from whylens.run.export import export
 from whylens.run.verify import withdraw
 
 NET = "import sys; sys.path.insert(0, {folder!r})\nimport detector\n\n\ndef make():\n    return detector.model()\n"
@@ -210,6 +211,7 @@ def test_what_a_run_of_objects_cannot_do_is_said(run: whylens.Run, images: whyle
         (lambda: whylens.report(run, tmp_path / "r.html"), "report"),
         (lambda: whylens.compare([run, run]), "compare"),
         (lambda: run.export(tmp_path / "e.csv"), "export"),
+        (lambda: export(run, tmp_path / "e.csv"), "export"),  # as the command line does
     ):
         with pytest.raises(InputError, match=f"{verb}: .* holds objects of a detector"):
             what()

@@ -35,6 +35,7 @@ def export(run: Run, file: str | Path, *, what: What = "rows", method: str | Non
 
     Raises InputError for another ending, or a file that cannot be written.
     """
+    run.refuse_objects("export")
     path = Path(file)
     ending = path.suffix.lower()
     if what not in KINDS:

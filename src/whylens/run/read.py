@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -160,12 +161,14 @@ class Run:
             starts[shard], first = first, first + self._file(record, self.plan.base.values_family).rows
         return starts
 
-    def _place(self, number: int) -> tuple[int, int]:
-        """The shard of an image, or of an object, and its row there."""
+    def _places(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """The shard of each image, or of each object, and its row there."""
         if not self.of_objects:
-            return divmod(number, self.plan.shard_rows)
-        shard, start = max(((k, s) for k, s in self._object_starts().items() if s <= number), key=lambda pair: pair[1:])
-        return shard, number - start
+            return [divmod(number, self.plan.shard_rows) for number in numbers]
+        known = self._object_starts()
+        shards, starts = list(known), list(known.values())
+        within = [bisect_right(starts, number) - 1 for number in numbers]  # of shards that start alike the last has it
+        return [(shards[k], number - starts[k]) for k, number in zip(within, numbers, strict=True)]
 
     def _columns(self, embeddings: bool) -> dict[str, tuple[str, Any]]:
         """All columns in order: where each stands (a part's name, or the plan) and its type."""
@@ -231,8 +234,7 @@ class Run:
         numbers = self.ids(ids)
         held: dict[tuple[int, int], Any] = {}
         maps = []
-        for number in numbers:
-            shard, row = self._place(number)
+        for number, (shard, row) in zip(numbers, self._places(numbers), strict=True):
             key = (shard, row // schema.MAPS_PER_GROUP)
             if key not in held:
                 if len(held) >= OPEN_FILES:
@@ -338,7 +340,6 @@ class Run:
         """Write rows, embeddings or maps as one file of a common kind; see `whylens.run.export`."""
         from .export import export
 
-        self.refuse_objects("export")
         return export(self, file, what=what, method=method)
 
     # ---- files -------------------------------------------------------------------------------------------
