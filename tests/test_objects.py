@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from dataclasses import replace
@@ -11,9 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import detector
 import whylens
+from test_page import Read
+from test_report import table
 from whylens import InputError, Instances, redetection
 from whylens.detections import Detections
 from whylens.embedding import embed
@@ -26,7 +30,6 @@ from whylens.precision import Judged, average_precision
 from whylens.references import Reference, matched, references
 from whylens.run import local
 from whylens.run.commit import Table, commit, record_path
-from whylens.run.export import export
 from whylens.run.verify import withdraw
 
 NET = "import sys; sys.path.insert(0, {folder!r})\nimport detector\n\n\ndef make():\n    return detector.model()\n"
@@ -200,6 +203,39 @@ def test_images_without_objects_and_without_references(images: whylens.Images, t
         whylens.audit(detector.model(), bare.subset([0]), out=tmp_path / "none")
 
 
+def test_more_images_than_objects(place: Path, tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
+    shutil.copy(place / "photos" / "000.png", tmp_path / "d.png")
+    run = whylens.audit(detector.model(), tmp_path, out=tmp_path / "run", methods=["grad_cam"])
+    assert run.instances().column("image_id").to_pylist() == [3, 3]
+    assert run.images_at(3).ids == ("d.png",)
+    assert run.images_at("d.png")[0].pixels.max() > 0
+    with pytest.raises(InputError, match=r"no image 4\. It holds 4 images"):
+        run.images_at(4)
+    with pytest.raises(InputError, match=r"no object 2\. It holds 2 objects"):
+        run.maps("grad_cam", 2)
+    assert "2 objects in 4 images" in whylens.report(run, tmp_path / "r.html").read_text("utf-8")
+
+
+def test_objects_are_exported(run: whylens.Run, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    rows = run.instances()
+    assert parquet.read_table(run.export(tmp_path / "rows.parquet")).equals(rows)
+    with run.export(tmp_path / "rows.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["key"], int(line["instance"])) for line in lines] == [
+        (row["key"], row["instance"]) for row in rows.to_pylist()
+    ]
+    held = np.load(run.export(tmp_path / "maps.npz", what="maps"))
+    assert held["object"].tolist() == list(range(72))
+    torch.testing.assert_close(torch.from_numpy(held["maps"]), run.maps("grad_cam", slice(None)))
+    vectors = parquet.read_table(run.export(tmp_path / "vectors.parquet", what="embeddings"))
+    assert vectors.column_names == ["object", "embeddings"]
+    torch.testing.assert_close(torch.tensor(vectors.column(1).to_pylist()), run.embeddings("grad_cam").tensor()[1])
+
+
 def test_what_a_run_of_objects_cannot_do_is_said(run: whylens.Run, images: whylens.Images, tmp_path: Path) -> None:
     model = detector.model()
     with pytest.raises(InputError, match="cannot be stored for objects"):
@@ -208,10 +244,7 @@ def test_what_a_run_of_objects_cannot_do_is_said(run: whylens.Run, images: whyle
         whylens.audit(model, images, out=tmp_path / "b", target=Instances(boxes=[[]] * 36))
     for what, verb in (
         (lambda: whylens.gap(run), "gap"),
-        (lambda: whylens.report(run, tmp_path / "r.html"), "report"),
         (lambda: whylens.compare([run, run]), "compare"),
-        (lambda: run.export(tmp_path / "e.csv"), "export"),
-        (lambda: export(run, tmp_path / "e.csv"), "export"),  # as the command line does
     ):
         with pytest.raises(InputError, match=f"{verb}: .* holds objects of a detector"):
             what()
@@ -509,3 +542,46 @@ def test_an_object_s_own_mask_is_that_of_its_box_and_class() -> None:
     assert torch.equal(redetection._own_mask(found, row), masks[1])
     assert redetection._own_mask(found, {**row, "class_index": 3}) is None
     assert redetection._span(row) == pytest.approx(9.8)
+
+
+# ---- the report ------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_of_objects(
+    run: whylens.Run, groups: whylens.Groups, facts: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    act = whylens.act(run, groups[0], "mask", model=detector.model())
+    html = whylens.report(run, tmp_path / "my report.html").read_text("utf-8")
+    read = Read(html)
+    prints, incomplete = sum(f["printed"] for f in facts), run.summary().incomplete
+    assert f"Incomplete {incomplete} of 72 masks with a reference." in read.text
+    assert "Missed 0.000" in read.text
+    classes = {row[0]: row[1:] for row in table(html, "classes")}
+    rows = run.instances().to_pylist()
+    for name, (count, score, there, share) in classes.items():
+        own = [row for row in rows if row["class"] == name]
+        assert int(count) == len(own)
+        assert score.startswith(f"{np.mean([row['score'] for row in own]):.3f} [")
+        assert there.startswith("1.000 [")
+        assert share.startswith(f"{np.mean([row['incomplete'] for row in own]):.3f} [")
+    odd = [g for g in groups if g.reasons > 1]
+    worth = table(html, "groups worth a look")
+    assert [row[0] for row in worth] == [g.name for g in odd]
+    assert worth[0][-2:] == [f"{odd[0].incomplete.value:.0%}", f"{odd[0].incomplete_rest.value:.0%}"] == ["100%", "0%"]
+    assert f"on {act.n} objects." in read.text
+    assert "the frame is searched again" in read.text
+    assert str(act.said["its_change"]) in read.text  # an interval, not its parts
+    shown = [img["alt"] for img in read.all("img") if img["alt"].startswith("grad_cam on")]
+    assert len(shown) == min(prints, 12) + 12
+
+
+def test_the_report_of_objects_says_what_was_missed(images: whylens.Images, tmp_path: Path) -> None:
+    few = Instances(classes=["washer"])
+    run = whylens.audit(detector.model(), images, out=tmp_path / "run", methods=["grad_cam"], target=few)
+    html = whylens.report(run, tmp_path / "r.html").read_text("utf-8")
+    counts = run.table(["key", "references", "missed"]).to_pylist()
+    most = [row["missed"] for row in counts if row["missed"]]
+    listed = table(html, "images with missed objects")
+    assert len(listed) == 12 < len(most)
+    assert [int(row[2]) for row in listed] == sorted(most, reverse=True)[:12]
+    assert f"and {len(most) - 12} more images with missed objects" in html

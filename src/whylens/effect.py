@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +66,8 @@ class Effect:
         """The effect that `as_dict` told, without its model."""
         one = {name: interval(said[name]) for name in ("before", "after", "change")}
         many = {name: {k: interval(v) for k, v in said[name].items()} for name in ("controls", "beyond")}
-        return cls(**{**said, **one, **many})
+        facts = {name: interval(told) if _is_interval(told) else told for name, told in said["said"].items()}
+        return cls(**{**said, **one, **many, "said": facts})
 
 
 def measured(
@@ -110,6 +111,10 @@ def measured(
         said=dict(said or {}),
         model=model,
     )
+
+
+def _is_interval(said: Any) -> bool:
+    return isinstance(said, dict) and set(said) == {field.name for field in fields(Interval)}
 
 
 def _share(hits: Array) -> Interval:

@@ -38,7 +38,7 @@ def score_words(explanation: Explanation, row: int) -> str:
 def cost_words(explanation: Explanation) -> str:
     """Passes per image, as if the method ran alone, and seconds of all images."""
     cost = explanation.cost
-    passes = [_count(cost[k], k.removesuffix("s")) for k in ("forwards", "backwards") if k in cost]
+    passes = [counted(cost[k], k.removesuffix("s")) for k in ("forwards", "backwards") if k in cost]
     said = [f"{' and '.join(passes)} per image"] if passes else []
     said += [f"{cost['seconds']:.3g} s in all"] if "seconds" in cost else []
     return ", ".join(said) or "cost not recorded"
@@ -60,5 +60,6 @@ def html_text(text: str) -> str:
     return escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text).encode("utf-8", "replace").decode())
 
 
-def _count(value: float, what: str) -> str:
+def counted(value: float, what: str) -> str:
+    """A number of things: "1 group", "2 groups"."""
     return f"{value:g} {what}" if value == 1 else f"{value:g} {what}s"

@@ -250,8 +250,7 @@ def _end(run: Any, as_json: bool) -> None:
 
     summary = run.summary()
     words = [str(run), str(summary), f"The same again: whylens audit --config '{run.folder / NAME}' --out NEW"]
-    then = "Its groups: whylens group" if run.of_objects else "Report: whylens report"
-    words.append(f"Open it in Python: whylens.open_run({str(run.folder)!r}). {then} '{run.folder}'")
+    words.append(f"Open it in Python: whylens.open_run({str(run.folder)!r}). Report: whylens report '{run.folder}'")
     say({"run": str(run.folder), "methods": run.labels, **summary.as_dict()}, as_json, "\n".join(words))
     if summary.failed:
         raise typer.Exit(SOME_FAILED)

@@ -19,7 +19,7 @@ from .._files import create_once, write_atomic
 from ..errors import DamageError, InputError, no_such
 from ..interval import Interval, plain
 from ..run.read import Run
-from ..words import csv_text
+from ..words import counted, csv_text
 from .describe import Facts, Group, described
 from .evidence import Points
 from .intervene import Tested
@@ -144,7 +144,7 @@ class Groups:
         for group in odd[:most]:
             said += group.lines()
         left = len(self) - min(len(odd), most)
-        return said + ([f"and {left} groups more"] if left else [])
+        return said + ([f"and {counted(left, 'more group')}"] if left else [])
 
     # ---- edits ---------------------------------------------------------------------------------------------
 

@@ -33,9 +33,11 @@ def export(run: Run, file: str | Path, *, what: What = "rows", method: str | Non
     embeddings: .parquet, .npz or .safetensors, vectors ``(n, K)`` of `method` with `image_id`.
     maps: .npz or .safetensors, maps ``(n, C, h, w)`` of `method` with `image_id`, as `Run.maps` gives them.
 
+    Where a detector's objects were explained all of these are of objects, the lines of `Run.instances`; vectors and
+    maps come with `object`, the number of the line, in place of `image_id`.
+
     Raises InputError for another ending, or a file that cannot be written.
     """
-    run.refuse_objects("export")
     path = Path(file)
     ending = path.suffix.lower()
     if what not in KINDS:
@@ -57,7 +59,7 @@ def export(run: Run, file: str | Path, *, what: What = "rows", method: str | Non
 def _rows(run: Run, path: Path, ending: str) -> None:
     from pyarrow import csv, parquet
 
-    table = run.table()
+    table = run.instances() if run.of_objects else run.table()
     if ending == ".parquet":
         parquet.write_table(table, path)
     elif ending == ".jsonl":
@@ -85,13 +87,21 @@ def _flat(table: pa.Table) -> pa.Table:
 
 def _embeddings(run: Run, label: str) -> dict[str, np.ndarray[Any, Any]]:
     ids, vectors = run.embeddings(label).tensor()
-    return {"image_id": ids.numpy(), "embeddings": vectors.numpy()}
+    return {_number(run): ids.numpy(), "embeddings": vectors.numpy()}
 
 
 def _maps(run: Run, label: str) -> dict[str, np.ndarray[Any, Any]]:
-    rows = run.table(["image_id", "status"]).to_pylist()
-    ids = [row["image_id"] for row in rows if row["status"] == "ok"]
-    return {"image_id": np.array(ids, np.int64), "maps": run.maps(label, ids).numpy()}
+    if run.of_objects:
+        ids = run.ids(slice(None))
+    else:
+        rows = run.table(["image_id", "status"]).to_pylist()
+        ids = [row["image_id"] for row in rows if row["status"] == "ok"]
+    return {_number(run): np.array(ids, np.int64), "maps": run.maps(label, ids).numpy()}
+
+
+def _number(run: Run) -> str:
+    """What counts the rows: an object's number in `instances`, or that of an image."""
+    return "object" if run.of_objects else "image_id"
 
 
 def _arrays(arrays: dict[str, np.ndarray[Any, Any]], what: str, path: Path, ending: str) -> None:
@@ -107,7 +117,7 @@ def _arrays(arrays: dict[str, np.ndarray[Any, Any]], what: str, path: Path, endi
 
         values = arrays[what]
         flat = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
-        parquet.write_table(pa.table({"image_id": arrays["image_id"], what: flat}), path)
+        parquet.write_table(pa.table({**arrays, what: flat}), path)
 
 
 def _write(path: Path, write: Callable[[Path], None]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -103,7 +103,7 @@ class Run:
         if self.of_objects:
             raise InputError(
                 f"{verb}: '{self.folder}' holds objects of a detector, and {verb} asks about whole images. What is "
-                "known of objects: run.instances(), group(run), act(run, group, 'mask')."
+                "known of objects: run.instances(), report(run), group(run), act(run, group, 'mask')."
             )
 
     def method(self, label: str) -> tuple[Part, Stored]:
@@ -161,6 +161,9 @@ class Run:
             starts[shard], first = first, first + self._file(record, self.plan.base.values_family).rows
         return starts
 
+    def _object_count(self) -> int:
+        return sum(self._file(record, self.plan.base.values_family).rows for record in self.records[BASE].values())
+
     def _places(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
         """The shard of each image, or of each object, and its row there."""
         if not self.of_objects:
@@ -206,15 +209,18 @@ class Run:
 
     def ids(self, keys: Ids) -> list[int]:
         """Row numbers (`image_id`) of images, by number, slice or key; of objects by number or ``KEY #0``."""
-        known = self._object_keys if self.of_objects else self._keys
-        count = len(known) if self.of_objects else len(self)
+        return self._numbers(keys, "object" if self.of_objects else "image")
+
+    def _numbers(self, keys: Ids, what: Literal["image", "object"]) -> list[int]:
+        count = len(self) if what == "image" else self._object_count()
         if isinstance(keys, slice):
             return list(range(count))[keys]
         given: list[Any] = [keys] if isinstance(keys, int | str) else list(keys)
+        named = any(isinstance(key, str) for key in given)
+        known = {} if not named else self._keys if what == "image" else self._object_keys
         found = [known.get(key, -1) if isinstance(key, str) else operator.index(key) for key in given]
         for key, number in zip(given, found, strict=True):
             if not 0 <= number < count:
-                what = "object" if self.of_objects else "image"
                 raise InputError(f"The run has no {what} {key!r}. It holds {count} {what}s.")
         return found
 
@@ -296,8 +302,8 @@ class Run:
         return images_of(read_images(self.folder, self.plan), self.plan.images)
 
     def images_at(self, ids: Ids) -> Images:
-        """Some of the images, without looking at the others."""
-        numbers = self.ids(ids)
+        """Some of the images, by `image_id` or key, without looking at the others."""
+        numbers = self._numbers(ids, "image")
         listed = [read_images(self.folder, self.plan, n, n + 1) for n in numbers]
         table = pa.concat_tables(listed) if listed else read_images(self.folder, self.plan, 0, 0)
         return images_of(table, self.plan.images)

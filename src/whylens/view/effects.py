@@ -13,6 +13,7 @@ from ..words import html_text
 from .html import list_html, scroll_html
 
 if TYPE_CHECKING:
+    from ..effect import Effect
     from ..interval import Interval
     from ..run.read import Run
 
@@ -49,12 +50,12 @@ def _act(done: Done) -> str:
     effect = done.effect
     given = "".join(f", {name.replace('_', ' ')} {value}" for name, value in done.params.items())
     title = f"{effect.action} '{done.group}': {effect.verdict}"
-    found = f"{effect.measured}: {effect.before} before, {effect.after} after, on {effect.n} images."
+    found = f"{effect.measured}: {effect.before} before, {effect.after} after, on {effect.n} {effect.of}."
     facts = {name.replace("_", " "): str(value) for name, value in effect.said.items()}
-    facts |= {"group": f"{len(done.image_ids)} images, grouping '{done.grouping}', version {done.version}"}
+    facts |= {"group": f"{len(done.image_ids)} {effect.of}, grouping '{done.grouping}', version {done.version}"}
     facts |= {"settings": f"seed {done.seed}{given}", "record": "" if effect.record is None else effect.record.name}
     return (
-        f'<article><h3>{html_text(title)}</h3><p class="soft">{html_text(_says(effect.action))}</p>'
+        f'<article><h3>{html_text(title)}</h3><p class="soft">{html_text(_says(effect))}</p>'
         f"<p><strong>{html_text(found)}</strong></p>{_changes(done)}{list_html(facts)}</article>"
     )
 
@@ -95,10 +96,11 @@ def _drawn(found: Interval, low: float, high: float) -> str:
     return f'<svg class="forest" viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-hidden="true">{parts}</svg>'
 
 
-def _says(action: str) -> str:
-    """The first paragraph of what the action says of itself; nothing for one that this whylens does not have."""
+def _says(effect: Effect) -> str:
+    """The paragraph of what the action says of itself, the first or the one on objects; nothing for an unknown one."""
     try:
-        said = (_plugins.find("actions", action).__doc__ or "").split("\n\n")[0]
-        return " ".join(said.replace("`", "").split())
+        told = (_plugins.find("actions", effect.action).__doc__ or "").split("\n\n")
     except WhylensError:
         return ""
+    on_objects = [words for words in told if words.strip().startswith("Objects")] if effect.of == "objects" else []
+    return " ".join((on_objects or told)[0].replace("`", "").split())

@@ -11,7 +11,7 @@ from ..groups.draw import Crops, nearest, scatter
 from ..groups.evidence import folder_of
 from ..groups.grouping import latest, version_path
 from ..picture import as_image
-from ..words import html_text
+from ..words import counted, html_text
 from .html import image_html, table_html
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ _SAYS = (
     "most beyond a random region, then what is rarer; labels, masks and columns have no say. No group proves a fault: "
     "the object's own shape carries its class too. What is no evidence is grey and dark in the pictures."
 )
+_SAYS_OF_OBJECTS = (
+    "Groups of evidence in classes that have more than one. First come those whose masks are incomplete most beyond "
+    "the rest of their class; columns have no say. Keeping, removing and pasting are not tried: a box that is held "
+    "fixed stays where it is. Masking a group and finding everything anew tests it. What is no evidence is grey and "
+    "dark in the pictures."
+)
+_WORTH_OF_OBJECTS = ("group", "objects", "of its class", "annotated there", "rest of class", "incomplete", "rest")
 _WORTH = ("group", "images", "of its class", "right", "rest of class right", "decides", "needed", "carries")
 _TESTS = {
     "decides": "decides: alone it still gives the class",
@@ -54,10 +61,11 @@ def groups_html(groups: Groups) -> str:
     odd = [g for g in groups if g.reasons > 1]
     shown = odd[:SHOWN] or sorted(groups, key=lambda g: -g.size)[: SHOWN // 2]
     crops = Crops(groups)
-    parts = [_head(groups, odd), _table(shown) if odd else ""]
+    parts = [_head(groups, odd), _table(groups, shown) if odd else ""]
     parts += [_group(groups, group, crops) for group in shown]
     left = len(groups) - len(shown)
-    parts += [f'<p class="soft">{html_text(f"and {left} groups more, in whylens group.")}</p>' if left else ""]
+    more = f"and {counted(left, 'more group')}, in whylens group."
+    parts += [f'<p class="soft">{html_text(more)}</p>' if left else ""]
     parts += [_map(groups)]
     title = "Worth a look" if odd else "Groups of evidence"
     return f'<section id="groups" class="plain"><h2>{title}</h2>{"".join(parts)}</section>'
@@ -70,15 +78,21 @@ def _head(groups: Groups, odd: list[Group]) -> str:
         f"of them worth a look. Grouping '{groups.name}', version {groups.version}; stability {groups.stability:.2f} "
         "(adjusted Rand index when a fifth is left out)."
     )
-    says = _SAYS if odd else "No class has more than one reason, so nothing is worth a look. The largest groups:"
+    odd_says = _SAYS_OF_OBJECTS if groups.run.of_objects else _SAYS
+    says = odd_says if odd else "No class has more than one reason, so nothing is worth a look. The largest groups:"
     return f'<p>{html_text(found)}</p><p class="soft">{html_text(says)}</p>'
 
 
-def _table(shown: list[Group]) -> str:
+def _table(groups: Groups, shown: list[Group]) -> str:
     rows = []
     for g in shown:
-        tests = [_beside(g.tested, word) for word in _TESTS]
-        rows.append([g.name, str(g.size), _share(g.share), _share(g.accuracy), _share(g.accuracy_rest), *tests])
+        row = [g.name, str(g.size), *map(_share, (g.share, g.accuracy, g.accuracy_rest))]
+        if groups.run.of_objects:
+            rows.append([*row, _share(g.incomplete), _share(g.incomplete_rest)])
+        else:
+            rows.append([*row, *(_beside(g.tested, word) for word in _TESTS)])
+    if groups.run.of_objects:
+        return table_html(_WORTH_OF_OBJECTS, rows, "groups worth a look")
     note = '<p class="soft">In brackets: the same with a random region of the same shape.</p>'
     return table_html(_WORTH, rows, "groups worth a look") + note
 
@@ -97,7 +111,7 @@ def _share(found: Interval) -> str:
 
 
 def _group(groups: Groups, group: Group, crops: Crops) -> str:
-    of = f"{group.size} images, {group.share.value:.0%} of those taken for {group.class_name}"
+    of = f"{group.size} {group.of}, {group.share.value:.0%} of those taken for {group.class_name}"
     others = [str(a) for a in group.associations] + ([f"note: {group.note}"] if group.note else [])
     more = "".join(f"<li>{html_text(word)}</li>" for word in others)
     words = f"<p>{html_text(of)}.</p>" + (f"<ul>{more}</ul>" if more else "")
@@ -108,9 +122,10 @@ def _group(groups: Groups, group: Group, crops: Crops) -> str:
 def _rest(group: Group) -> str:
     """The group beside the rest of its class."""
     pairs = {
-        "right": (group.accuracy, group.accuracy_rest),
+        "right" if group.of == "images" else "annotated there": (group.accuracy, group.accuracy_rest),
         "confidence": (group.confidence, group.confidence_rest),
         "map on the object": (group.inside, group.inside_rest),
+        "incomplete masks": (group.incomplete, group.incomplete_rest),
     }
     rows = [[word, str(here), str(rest)] for word, (here, rest) in pairs.items() if here.n]
     return table_html(("share", "here", "rest of its class"), rows, f"{group.name} beside its class") if rows else ""

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..colour import Look
 from ..errors import InputError, WhylensError
 from ..groups.group import open_groups
 from ..picture import Photos, overlay
 from ..words import failure_words, flag_words, html_text, share
+from . import objects
 from .effects import acts_html, acts_of
 from .groups import groupings, groups_html
-from .html import image_html, table_html, write_document
+from .html import image_html, list_html, table_html, write_document
 
 if TYPE_CHECKING:
     from ..explanation import Explanation
-    from ..interval import Interval
     from ..run.read import Run
     from ..run.summary import Summary
 
@@ -37,28 +37,21 @@ def report(
     method: str | None = None,
     grouping: str | None = None,
 ) -> Path:
-    """One HTML file of a run, complete before it has its name; it loads nothing and runs no script.
+    """One HTML file of a run, of images or a detector's objects, complete before it has its name; it loads nothing
+    and runs no script.
 
     `method` is the one whose maps lie over the images; the default is the run's first. A run that was grouped shows
     the latest version of `grouping`, by default the one written last, and every act on any of its groups. Images are
     read from their files again; where that is not possible their maps are shown alone, and it is said.
     """
-    run.refuse_objects("report")
     summary = run.summary()
     second = _second(run, grouping)
     label = run.method(method)[1].label if method else run.labels[0]
-    worst, best = _picked(run)
-    title = f"Audit of {run.plan.model['name']}: {len(run)} images"
-    main = "".join(
-        [
-            _accuracy(summary),
-            *second.values(),
-            _pictures(run, label, "Sure and wrong", worst, "Wrong predictions, the most probable first."),
-            _pictures(run, label, "Sure and right", best, "Right predictions, the most probable first."),
-            "" if worst or best else _pictures(run, label, "Images", _first(run), "No labels to judge by: the first."),
-            _failed(summary),
-        ]
-    )
+    title = f"Audit of {run.plan.model['name']}: {_counted(run, summary)}"
+    judged = objects.judged_html(run, summary) if run.of_objects else _accuracy(summary)
+    shown = objects.picked(run, SHOWN) if run.of_objects else _picked(run)
+    pictures = (_pictures(run, label, *row) for row in shown)
+    main = "".join([judged, *second.values(), *pictures, _failed(summary)])
     return write_document(path, title, _head(run, summary, second), main, _footer(run))
 
 
@@ -80,10 +73,15 @@ def _newest(run: Run, name: str) -> str:
         return f'<section id="groups"><h2>Groups</h2><p class="flag">⚠ {html_text(str(error))}</p></section>'
 
 
+def _counted(run: Run, summary: Summary) -> str:
+    images = f"{len(run)} images"
+    return images if summary.objects is None else f"{summary.objects} objects in {images}"
+
+
 def _head(run: Run, summary: Summary, second: Mapping[str, str]) -> str:
     state = "" if run.finished else f" It is still going: {summary.committed} images are committed."
     failed = f" {summary.failed} could not be explained; they are listed below." if summary.failed else ""
-    said = f"{len(run)} images, {', '.join(run.labels)}.{failed}{state}"
+    said = f"{_counted(run, summary)}, {', '.join(run.labels)}.{failed}{state}"
     flags = [
         f'<p class="flag">⚠ {html_text(f"{label}: {count} maps. {flag_words(flag)}")}</p>'
         for label, held in summary.flags.items()
@@ -98,16 +96,16 @@ def _accuracy(summary: Summary) -> str:
     """Accuracy, a table per class, the metrics."""
     parts = []
     if summary.judged:
-        parts.append(f"<p><strong>Accuracy {_figure(summary.accuracy)}</strong> on {summary.judged} images.</p>")
+        parts.append(f"<p><strong>Accuracy {summary.accuracy}</strong> on {summary.judged} images.</p>")
         worst = sorted(summary.classes, key=lambda c: (c.f1.n == 0, c.f1.value))
         head = ("class", "images", "recall", "precision", "F1", "most often taken for")
         rows = [
             [
                 c.name,
                 str(c.images),
-                _figure(c.recall),
-                _figure(c.precision),
-                _figure(c.f1),
+                str(c.recall),
+                str(c.precision),
+                str(c.f1),
                 ", ".join(f"{name} ({n})" for name, n in list(c.confused.items())[:3]),
             ]
             for c in worst[: 8 * SHOWN]
@@ -119,54 +117,59 @@ def _accuracy(summary: Summary) -> str:
         said = ", ".join(f"'{name}' ({n})" for name, n in list(summary.unknown_labels.items())[: 8 * SHOWN])
         parts.append(f'<p class="flag">⚠ {html_text(f"labels that are no class of the model: {said}")}</p>')
     if summary.metrics:
-        rows = [[name.removeprefix("metric."), _figure(i), str(i.n)] for name, i in summary.metrics.items()]
+        rows = [[name.removeprefix("metric."), str(i), str(i.n)] for name, i in summary.metrics.items()]
         parts.append(table_html(("metric", "mean", "images"), rows, "metrics"))
     note = '<p class="soft">In brackets: 95 % intervals (Wilson; bootstrap for F1 and means). Worst class first.</p>'
     return f"<section><h2>How good it is</h2>{''.join(parts)}{note}</section>" if parts else ""
 
 
-def _figure(interval: Interval) -> str:
-    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]" if interval.n else "none"
-
-
 # ---- images ------------------------------------------------------------------------------------------------
 
 
-def _picked(run: Run) -> tuple[list[int], list[int]]:
-    """The surest wrong and the surest right predictions."""
-    table = run.table(["image_id", "probability", "correct"])
-    rows = [row for row in table.to_pylist() if row["correct"] is not None and row["probability"] is not None]
-    rows.sort(key=lambda row: (-row["probability"], row["image_id"]))
-    wrong = [row["image_id"] for row in rows if not row["correct"]]
-    right = [row["image_id"] for row in rows if row["correct"]]
-    return wrong[:SHOWN], right[:SHOWN]
+def _picked(run: Run) -> Iterator[tuple[str, list[int], str]]:
+    """Images to show: a title, their numbers, and which they are: the surest wrong and the surest right predictions."""
+    rows = run.table(["image_id", "probability", "correct", "status"]).to_pylist()
+    sure = [row for row in rows if row["correct"] is not None and row["probability"] is not None]
+    sure.sort(key=lambda row: (-row["probability"], row["image_id"]))
+    wrong = [row["image_id"] for row in sure if not row["correct"]]
+    right = [row["image_id"] for row in sure if row["correct"]]
+    yield "Sure and wrong", wrong[:SHOWN], "Wrong predictions, the most probable first."
+    yield "Sure and right", right[:SHOWN], "Right predictions, the most probable first."
+    if not sure:
+        first = [row["image_id"] for row in rows if row["status"] == "ok"]
+        yield "Images", first[:SHOWN], "No labels to judge by: the first."
 
 
-def _first(run: Run) -> list[int]:
-    rows = run.table(["image_id", "status"]).slice(0, 50 * SHOWN).to_pylist()
-    return [row["image_id"] for row in rows if row["status"] == "ok"][:SHOWN]
+def _facts(run: Run, keys: Sequence[str]) -> list[dict[str, str]]:
+    """What stands under the picture of each image."""
+    known = {row["key"]: row for row in run.table(["key", "label", "prediction", "probability"]).to_pylist()}
+    told = []
+    for row in map(known.__getitem__, keys):
+        sure = "" if row["probability"] is None else f", p {share(row['probability'])}"
+        told.append({"predicted": f"{row['prediction'] or 'nothing'}{sure}", "label": row["label"] or "unknown"})
+    return told
 
 
 def _pictures(run: Run, label: str, title: str, ids: list[int], says: str) -> str:
     if not ids:
         return ""
     explanation = run.explanation(label, ids)
-    facts = {row["key"]: row for row in run.table(["key", "label", "prediction", "probability"]).to_pylist()}
+    told = objects.facts(run, ids) if run.of_objects else _facts(run, explanation.ids)
     photos, why = _photos(run, ids)
-    cells = "".join(_cell(explanation, row, facts[name], photos) for row, name in enumerate(explanation.ids))
+    cells = "".join(_cell(explanation, row, facts, photos) for row, facts in enumerate(told))
     lost = f'<p class="flag">⚠ {html_text(why)}</p>' if why else ""
-    head = f'<h2>{html_text(title)}</h2><p class="soft">{html_text(f"{says} {label} over each.")}</p>'
+    head = f'<h2>{html_text(title)}</h2><p class="soft">{html_text(f"{says} {label} over each.".strip())}</p>'
     return f'<section>{head}{lost}<div class="grid">{cells}</div></section>'
 
 
 def _photos(run: Run, ids: list[int]) -> tuple[Photos | None, str]:
     try:
-        return Photos(run.images_at(ids)), ""
+        return Photos(run.images_at(objects.images(run, ids) if run.of_objects else ids)), ""
     except InputError as error:
         return None, f"Maps without their photos: {error}"
 
 
-def _cell(explanation: Explanation, row: int, fact: dict[str, Any], photos: Photos | None) -> str:
+def _cell(explanation: Explanation, row: int, facts: Mapping[str, str], photos: Photos | None) -> str:
     name = explanation.ids[row]
     photo, missing = (None, "") if photos is None else photos.find(explanation, row)
     shown = ""
@@ -175,11 +178,8 @@ def _cell(explanation: Explanation, row: int, fact: dict[str, Any], photos: Phot
         drawn = overlay(look, row, None if photo is None else photo.pixels, side=SIDE)
         shown = image_html(drawn, f"{explanation.label} on {name}")
     flags = "".join(f'<p class="flag">⚠ {html_text(flag_words(flag))}</p>' for flag in explanation.flags(row))
-    sure = "" if fact["probability"] is None else f", p {share(fact['probability'])}"
-    true = fact["label"] or "unknown"
-    listed = {"predicted": f"{fact['prediction'] or 'nothing'}{sure}", "label": true, "photo": missing}
-    said = "".join(f"<dt>{k}</dt><dd>{html_text(v)}</dd>" for k, v in listed.items() if v)
-    return f"<figure>{shown}<figcaption><strong>{html_text(name)}</strong>{flags}<dl>{said}</dl></figcaption></figure>"
+    said = list_html({**facts, "photo": missing})
+    return f"<figure>{shown}<figcaption><strong>{html_text(name)}</strong>{flags}{said}</figcaption></figure>"
 
 
 def _failed(summary: Summary) -> str:
