@@ -18,6 +18,7 @@ from synthetic_shortcut import CLASSES, NET, shortcut, write
 from whylens import InputError, Model
 from whylens.effect import measured
 from whylens.groups.reason import direction, pixels
+from whylens.learn import relearnt
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ def test_leaving_out_and_relabelling_are_measured(
 ) -> None:
     less = act(groups, green, "exclude", model, train=train, images=swapped)
     assert less.said["training_images_left_out"] > 20
-    assert set(less.controls) == {"learnt anew, nothing left out", "random images of equal number"}
+    assert set(less.controls) == {"learnt further, nothing left out", "random images of equal number"}
     other = act(groups, green, "relabel", model, train=train, images=swapped, label="nothing")
     assert other.said["training_images_relabelled"] == less.said["training_images_left_out"]
 
@@ -234,3 +235,75 @@ def test_a_parameter_that_is_needed_and_lacks_is_said(groups: whylens.Groups, gr
         act(groups, green, "export", model)
     with pytest.raises(InputError, match="There are 3 groups"):
         groups[7]
+
+
+# ---- the last layer --------------------------------------------------------------------------------------------------
+
+
+def spotted(count: int, seed: int) -> tuple[Tensor, np.ndarray[Any, Any]]:
+    """Frames ``(N, 3, 4, 4)`` of one colour and the channel, 0 or 1, that was brighter before noise."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 2, count)
+    colour = rng.normal(0, 1, (count, 3))
+    colour[np.arange(count), truth] += 1.5
+    return torch.from_numpy(colour).float()[:, :, None, None].expand(-1, -1, 4, 4).contiguous(), truth
+
+
+def linear(outputs: int, weight: float) -> Model:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, outputs))
+    with torch.no_grad():
+        net[2].weight.mul_(weight)
+        net[2].bias.mul_(weight)
+    return Model(net.eval(), classes=[f"c{k}" for k in range(outputs)])
+
+
+def test_from_nothing_it_is_logistic_regression() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    frames, truth = spotted(300, 0)
+    features = frames.double().mean((2, 3)).numpy()
+    spread = (features - features.mean(0)) / features.std(0)
+    for stay in (0.3, 0.003):
+        made = relearnt(linear(2, 0.0), frames, truth, stay=stay)
+        # the weights of two classes move apart evenly: half of their squared distance is a quarter of the difference's
+        peer = LogisticRegression(C=2 / (stay * 300), tol=1e-10, max_iter=5000).fit(spread, truth)
+        logits = made.forward(frames).detach()
+        expected = torch.from_numpy(peer.decision_function(spread)).float()
+        torch.testing.assert_close(logits[:, 1] - logits[:, 0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_layer_that_fits_its_data_stays_and_one_that_does_not_moves() -> None:
+    frames, truth = spotted(300, 1)
+    fitted = relearnt(linear(2, 0.0), frames, truth, stay=0)
+
+    def distance(truth: np.ndarray[Any, Any], stay: float) -> float:
+        return float((weight(relearnt(fitted, frames, truth, stay=stay)) - weight(fitted)).abs().max())
+
+    assert distance(truth, 0.0025) < 1e-4
+    assert distance(1 - truth, 0.0025) > 0.2
+    assert distance(1 - truth, 1e6) < 1e-4
+    far = linear(2, 0.0)
+    with torch.no_grad():
+        far.net[2].weight.copy_(20 * weight(fitted))  # of a surer net, which may move as much farther
+    moved = (weight(relearnt(far, frames, 1 - truth, stay=1.0)) - weight(far)).abs().max()
+    assert float(moved) > 5 * distance(1 - truth, 1.0)
+
+
+def test_classes_without_an_image_are_not_forgotten() -> None:
+    frames, truth = spotted(300, 2)
+    frames[:, 2] = 0
+    made = linear(5, 1.0)
+    with torch.no_grad():
+        made.net[2].weight[4] = torch.tensor([0.0, 0.0, 9.0])
+    learnt = relearnt(made, frames, truth, stay=0.0025)
+    hits = learnt.forward(frames).argmax(1).numpy() == truth
+    assert hits.mean() > 0.8
+    blue = torch.zeros(1, 3, 4, 4)
+    blue[:, 2] = 5.0
+    assert int(learnt.forward(blue).argmax()) == 4
+
+
+def weight(model: Model) -> Tensor:
+    layer = model.net[2]  # type: ignore[index]
+    return layer.weight.detach()  # type: ignore[no-any-return,union-attr,operator]

@@ -38,7 +38,7 @@ def act(
 
     Actions: "mask" fills the group's evidence and predicts again; "keep" fills everything else; "exclude" leaves its
     images out; "relabel" gives them another label (`label`); "retrain" masks the evidence in `train` and learns the
-    last layer anew, judged on `images`; "export" writes the images and masks to a folder (`out`). `params` are the
+    last layer further, judged on `images`; "export" writes the images and masks to a folder (`out`). `params` are the
     action's own. The model and the photos are opened again where they are not given; nothing of yours is changed.
 
     Every effect stands beside controls: random regions of equal area, random images of equal number. The record, a

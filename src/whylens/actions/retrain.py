@@ -1,4 +1,4 @@
-"""Make the group's evidence say nothing in the training set, and learn the last layer anew."""
+"""Make the group's evidence say nothing in the training set, and learn the last layer further."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .._check import Range
 from ..effect import Effect
 from ..errors import InputError
 from ..groups.intervene import elsewhere, removed
-from ..learn import Lesson, judged, lesson, relearnt
+from ..learn import STAY, Lesson, judged, lesson, relearnt
 from ..model import Model
 from ..task import Task
 
@@ -26,10 +26,10 @@ def retrain(
     *,
     how: Literal["balance", "mask"] = "balance",
     share: Annotated[float, Range(0, 1)] = 0.5,
-    strength: Annotated[float, Range(0, None)] = 1.0,
+    stay: Annotated[float, Range(0, None)] = STAY,
     fit: object = None,
 ) -> Effect:
-    """Accuracy on `images` of the model whose last layer is learnt from `train`, where the evidence says nothing.
+    """Accuracy on `images` of the model whose last layer is learnt further on `train`, where the evidence says nothing.
 
     The evidence is found in the training set as it was in the run. "mask" fills it with the colour around it;
     "balance" also pastes it on that `share` of the images of other classes, which keep their labels. `fit` replaces
@@ -44,7 +44,7 @@ def retrain(
         raise InputError(f"retrain: no training image shows '{task.group.name}'. Is it the set the model learnt from?")
 
     def learn(frames: Tensor) -> Model:
-        made = relearnt(task.model, frames, held.truth, strength=strength) if own is None else own(frames, held.truth)
+        made = relearnt(task.model, frames, held.truth, stay=stay) if own is None else own(frames, held.truth)
         if not isinstance(made, Model):
             raise InputError(f"retrain: fit must give a whylens.Model. Got {type(made).__name__}.")
         return made
@@ -53,14 +53,14 @@ def retrain(
     rows = held.shows.nonzero()[0]
     random = elsewhere(held.evidence[rows], rows.tolist(), task.seed)
     made = learn(_changed(held, rows, held.evidence[rows], pasted, task.seed))
-    anew = learn(held.frames)
+    as_it_is = learn(held.frames)
     at_random = learn(_changed(held, rows, random, pasted, task.seed))
     said = {
         "training_images_that_show_it": len(rows),
         "of": len(held.truth),
         "area": round(float(held.evidence[rows].float().mean()), 4),
     }
-    controls = {"learnt anew, nothing changed": anew, "random regions of equal shape": at_random}
+    controls = {"learnt further, nothing changed": as_it_is, "random regions of equal shape": at_random}
     return judged(task, "retrain", made, controls, said)
 
 
