@@ -130,6 +130,9 @@ def test_maps_scores_and_embeddings_are_those_of_explain(run: whylens.Run, image
     with pytest.raises(InputError, match=r"The run has no object '003\.png #7'"):
         run.maps("grad_cam", ["003.png #7"])
     assert len(run.files("instances")) == 3
+    picked = [40, 0, 71, 40]
+    assert run.instances_at(picked).equals(run.instances().take(picked))
+    assert run.instances_at("003.png #1").equals(run.instances().slice(numbers[1], 1))
 
 
 def test_a_run_stops_goes_on_and_is_made_anew_where_it_is_damaged(

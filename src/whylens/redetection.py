@@ -112,7 +112,7 @@ def _others(task: Task, count: int, threshold: float) -> dict[str, Any]:
 def _scene(task: Task, numbers: Sequence[int]) -> _Scene:
     """Of objects by their numbers; InputError where none of them has an annotated mask."""
     run, images = task.run, task.own_images()
-    rows = run.instances().take(list(numbers)).to_pylist()
+    rows = run.instances_at(list(numbers)).to_pylist()
     kept = [(n, row) for n, row in zip(numbers, rows, strict=True) if row["covered"] is not None]
     if not kept:
         raise InputError(

@@ -130,6 +130,17 @@ def test_rows_are_exported(stored: Run, tmp_path: Path, ending: str) -> None:
     assert [p.name for p in file.parent.iterdir()] == [file.name]
 
 
+def test_rows_of_some_images_are_those_of_the_table(stored: Run) -> None:
+    names = ["key", "prediction", "line", "score.grad_cam"]
+    picked = [COUNT - 1, 5, 0, 5]
+    assert stored.table_at(picked, names).to_pylist() == stored.table(names).take(picked).to_pylist()
+    assert stored.table_at([], names).column_names == names
+    key = stored.table(["key"]).column(0)[3].as_py()
+    assert stored.table_at(key, ["image_id"]).to_pylist() == [{"image_id": 3}]
+    with pytest.raises(InputError, match="whole images, not objects"):
+        stored.instances_at([0])
+
+
 @pytest.mark.parametrize(
     ("what", "ending"),
     [("maps", "npz"), ("embeddings", "npz"), ("embeddings", "parquet"), ("maps", "safetensors")],
@@ -371,7 +382,7 @@ def test_one_image_of_many_touches_one_row_group(stored: Run, tmp_path: Path, mo
     monkeypatch.setattr(Run, "_group", noted)
     run.maps("grad_cam", [4321])
     assert read == [(8, (4321 - 8 * 512) // 16)]
-    assert len(run._open) == 2  # its maps, and its rows for the scale
+    assert len(run.store.open) == 2  # its maps, and its rows for the scale
     assert run.verify().ok
 
 

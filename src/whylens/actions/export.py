@@ -24,7 +24,7 @@ def export(task: Task, *, out: str) -> Effect:
     folder = prepare_folder(Path(out))
     masks = prepare_folder(folder / "masks")
     _, evidence, ids = task.evidence()
-    rows = task.run.table(["key", "uri", "label", "prediction", "probability", "placement"]).take(ids).to_pylist()
+    rows = task.run.table_at(ids, ["key", "uri", "label", "prediction", "probability", "placement"]).to_pylist()
     text = StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["key", "uri", "label", "prediction", "probability", "mask"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,26 +12,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
-from pyarrow import parquet
 from torch import Tensor
 
-from ..errors import DamageError, InputError, no_such
+from ..errors import InputError, no_such
 from ..explanation import Explanation
 from ..images import Images
 from ..model import Model
 from . import schema
-from .commit import BASE, DataFile, Record, check_bytes, check_footer, records
+from .commit import BASE, Record, records
 from .plan import Part, Plan, Stored, additions, images_of, read_images
 from .reopen import open_again
+from .store import OPEN_FILES, Store
 
 if TYPE_CHECKING:
     from .export import What
     from .summary import Summary
     from .verify import Findings
-
-OPEN_FILES = 64
-"""Files whose footers are kept parsed."""
 
 Ids = Sequence[int] | Sequence[str] | slice | int | str
 
@@ -54,8 +51,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.plan = Plan.read(folder)
-        self._open: OrderedDict[str, parquet.ParquetFile] = OrderedDict()
-        self._whole: set[str] = set()
+        self.store = Store(folder)
         self.refresh()
 
     def refresh(self) -> Run:
@@ -131,23 +127,48 @@ class Run:
         made = pa.concat_tables(pieces) if pieces else pa.table({n: pa.array([], known[n][1]) for n in wanted})
         return made.select(list(columns)) if columns is not None else made
 
+    def table_at(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
+        """`table` of some images by `image_id` or key, those that are committed, without reading the others."""
+        known, found = self._columns(True), self._numbers(ids, "image")
+        held: dict[int, pa.Table] = {}
+        for number in found:
+            shard = number // self.plan.shard_rows
+            if shard not in held and shard in self.records[BASE]:
+                held[shard] = self._rows(shard, list(columns), known)
+        rows = [divmod(number, self.plan.shard_rows) for number in found]
+        pieces = [held[shard].slice(row, 1) for shard, row in rows if shard in held]
+        return pa.concat_tables(pieces) if pieces else pa.table({n: pa.array([], known[n][1]) for n in columns})
+
     def instances(self, *, embeddings: bool = False) -> pa.Table:
         """The objects of a detector's run, one row each, with the `key` of their image; InputError in another run.
 
         Their row numbers are what `maps`, `embeddings` and `explanation` count by.
         """
+        known = self._object_schema(embeddings)
+        pieces = [self._objects(shard, known) for shard in self.records[BASE]]
+        return pa.concat_tables(pieces) if pieces else known.insert(2, pa.field("key", pa.string())).empty_table()
+
+    def instances_at(self, ids: Ids) -> pa.Table:
+        """`instances` of some numbers or ``KEY #0``, without reading the others."""
+        known = self._object_schema(False)
+        places = self._places(self._numbers(ids, "object"))
+        held = {shard: self._objects(shard, known) for shard in dict.fromkeys(shard for shard, _ in places)}
+        pieces = [held[shard].slice(row, 1) for shard, row in places]
+        return pa.concat_tables(pieces) if pieces else self.instances().slice(0, 0)
+
+    def _object_schema(self, embeddings: bool) -> pa.Schema:
         if not self.of_objects:
             raise InputError(f"'{self.folder}' holds whole images, not objects of a detector. Use run.table().")
-        part = self.plan.base
-        known = [f for f in schema.instances_schema(part) if embeddings or not f.name.startswith("embedding.")]
-        pieces = []
-        for record in self.records[BASE].values():
-            file = self._file(record, part.values_family)
-            self._check_whole(file)
-            pieces.append(self._read(file, lambda opened: opened.read(columns=[f.name for f in known])))
-        made = pa.concat_tables(pieces) if pieces else pa.schema(known).empty_table()
-        keys = read_images(self.folder, self.plan, columns=["key"]).column("key")
-        return made.add_column(2, "key", keys.take(made.column("image_id")))
+        fields = schema.instances_schema(self.plan.base)
+        return pa.schema([f for f in fields if embeddings or not f.name.startswith("embedding.")])
+
+    def _objects(self, shard: int, known: pa.Schema) -> pa.Table:
+        """The objects of one shard, with the keys of their images."""
+        file = self.store.file(self._record(self.plan.base, shard), self.plan.base.values_family)
+        made = self.store.table(file, known.names)
+        start, stop = self.plan.bounds(shard)
+        keys = read_images(self.folder, self.plan, start, stop, ["key"]).column("key")
+        return made.add_column(2, "key", keys.take(pc.subtract(made.column("image_id"), start)))
 
     @cached_property
     def _object_keys(self) -> dict[str, int]:
@@ -158,11 +179,11 @@ class Run:
         """The number of the first object of every committed shard."""
         starts, first = {}, 0
         for shard, record in self.records[BASE].items():
-            starts[shard], first = first, first + self._file(record, self.plan.base.values_family).rows
+            starts[shard], first = first, first + self.store.file(record, self.plan.base.values_family).rows
         return starts
 
     def _object_count(self) -> int:
-        return sum(self._file(record, self.plan.base.values_family).rows for record in self.records[BASE].values())
+        return sum(self.store.file(record, self.plan.base.values_family).rows for record in self.records[BASE].values())
 
     def _places(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
         """The shard of each image, or of each object, and its row there."""
@@ -196,9 +217,8 @@ class Run:
             own = [name for name in wanted if known[name][0] == part.name]
             record = self.records[part.name].get(shard)
             if own and record is not None:
-                file = self._file(record, part.rows_family)
-                self._check_whole(file)
-                read = self._read(file, lambda opened, own=own: opened.read(columns=own))
+                file = self.store.file(record, part.rows_family)
+                read = self.store.table(file, own)
                 found |= {name: read.column(name) for name in own}
         planned = [name for name in wanted if known[name][0] == _PLAN]
         if planned:
@@ -253,32 +273,20 @@ class Run:
         return torch.stack(maps) if maps else torch.zeros((0, *stored.shape))
 
     def _group(self, part: Part, stored: Stored, shard: int, group: int) -> Any:
-        file = self._file(self._record(part, shard), part.maps_family)
+        file = self.store.file(self._record(part, shard), part.maps_family)
         column = f"map.{stored.label}"
-        read = self._read(file, lambda opened: opened.read_row_group(group, columns=[column]))
+        read = self.store.read(file, lambda opened: opened.read_row_group(group, columns=[column]))
         return read.column(0)
 
     def _scales(self, part: Part, stored: Stored, shard: int) -> np.ndarray[Any, Any]:
-        return self._column(part, shard, f"scale.{stored.label}")
-
-    def _column(self, part: Part, shard: int, name: str) -> np.ndarray[Any, Any]:
-        """One column of one shard's rows, kept while it is among the last used."""
-        key = (part.name, shard, name)
-        if key not in self._kept:
-            if len(self._kept) >= OPEN_FILES:
-                self._kept.popitem(last=False)
-            file = self._file(self._record(part, shard), part.values_family)
-            read = self._read(file, lambda opened: opened.read(columns=[name]))
-            self._kept[key] = read.column(0).to_numpy(zero_copy_only=False)
-        return self._kept[key]
-
-    @cached_property
-    def _kept(self) -> OrderedDict[tuple[str, int, str], np.ndarray[Any, Any]]:
-        return OrderedDict()
+        return self.store.column(
+            self.store.file(self._record(part, shard), part.values_family), f"scale.{stored.label}"
+        )
 
     def _why(self, number: int) -> str:
         shard, row = divmod(number, self.plan.shard_rows)
-        reason = self._column(self.plan.base, shard, "error")[row]
+        file = self.store.file(self._record(self.plan.base, shard), self.plan.base.rows_family)
+        reason = self.store.column(file, "error")[row]
         return str(reason) if reason else "it was not explained."
 
     def embeddings(self, label: str) -> Embeddings:
@@ -357,37 +365,6 @@ class Run:
             raise InputError(f"Images {start} to {stop - 1} are not committed yet. Run the same audit again.")
         return record
 
-    def _file(self, record: Record, family: str) -> DataFile:
-        file = record.file(family)
-        if file is None:
-            raise DamageError(f"'{self.folder}' is damaged: shard {record.shard} has no {family}.")
-        return file
-
-    def _read(self, file: DataFile, read: Any) -> pa.Table:
-        """What `read` takes from an opened file; pages are held against their checksums."""
-        try:
-            return read(self._opened(file))
-        except (pa.ArrowException, OSError) as error:
-            first = (str(error).splitlines() or [""])[0]
-            raise DamageError(f"'{self.folder / file.name}' is damaged: {first}") from None
-
-    def _opened(self, file: DataFile) -> parquet.ParquetFile:
-        """The file with its footer parsed, after its size and footer were held against the record."""
-        if file.name not in self._open:
-            path = self.folder / file.name
-            check_footer(path, file)
-            if len(self._open) >= OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-            self._open[file.name] = parquet.ParquetFile(path, page_checksum_verification=True)
-        self._open.move_to_end(file.name)
-        return self._open[file.name]
-
-    def _check_whole(self, file: DataFile) -> None:
-        """A file that is read whole anyway is hashed whole, once."""
-        if file.name not in self._whole:
-            check_bytes(self.folder / file.name, file)
-            self._whole.add(file.name)
-
 
 _PLAN = "plan/"
 _PLANNED = ("image_id", "key", "uri", "label", "label_index", "mask", "content", "target")
@@ -411,9 +388,8 @@ class Embeddings:
         column = f"embedding.{self.stored.label}"
         starts = self.run._object_starts() if self.part.objects else {}
         for shard, record in self.run.records[self.part.name].items():
-            file = self.run._file(record, self.part.values_family)
-            self.run._check_whole(file)
-            read = self.run._read(file, lambda opened: opened.read(columns=["image_id", column]))
+            file = self.run.store.file(record, self.part.values_family)
+            read = self.run.store.table(file, ["image_id", column])
             vectors = read.column(column).combine_chunks()
             known = vectors.is_valid()
             numbers = read.column("image_id").combine_chunks()

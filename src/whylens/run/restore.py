@@ -27,9 +27,7 @@ def explanation(run: Run, label: str, numbers: Sequence[int]) -> Explanation:
     own = [f"{word}.{stored.label}" for word in ("target", "score", "target_probability", "flags")]
     own += [f"check.{name}.{stored.label}" for name in stored.checks]
     columns = ["image_id", "key", "prediction", "prediction_index", "status", "error", "placement", "uri", *own]
-    table = run.table(columns)
-    at = {int(n): k for k, n in enumerate(table.column("image_id").to_pylist())}
-    picked: list[dict[str, Any]] = table.take([at[n] for n in numbers if n in at]).to_pylist()
+    picked: list[dict[str, Any]] = run.table_at(numbers, columns).to_pylist()
     rows = [row for row in picked if row["status"] == "ok"]
     word = stored.label
 
@@ -61,10 +59,10 @@ def explanation(run: Run, label: str, numbers: Sequence[int]) -> Explanation:
 def explanation_of_objects(run: Run, label: str, numbers: Sequence[int]) -> Explanation:
     """The same for objects of a detector, one row each."""
     _, stored = run.method(label)
-    objects, images = run.instances(), run.table(["key", "placement", "uri"]).to_pylist()
-    rows: list[dict[str, Any]] = objects.take(list(numbers)).to_pylist()
-    if not rows:
+    if not numbers:
         raise InputError(f"'{run.folder}' holds no such object.")
+    rows: list[dict[str, Any]] = run.instances_at(numbers).to_pylist()
+    images = run.table_at([row["image_id"] for row in rows], ["placement", "uri"]).to_pylist()
     word, of = stored.label, (Instances.spelled(str(run.plan.settings["target"])) or Instances()).of
     checks = _flags(rows, word)
     checks |= {name: torch.tensor([row[f"check.{name}.{word}"] for row in rows]) for name in stored.checks}
@@ -81,7 +79,7 @@ def explanation_of_objects(run: Run, label: str, numbers: Sequence[int]) -> Expl
         prediction_names=("",) * len(rows),
         layer=chosen or (", ".join(dict.fromkeys(row["level"] for row in rows)) if stored.layer else None),
         checks=checks,
-        **_said(run, stored, [images[row["image_id"]] for row in rows]),
+        **_said(run, stored, images),
         instances=tuple(
             Instance(r["instance"], tuple(r["box"]), r["class_index"], r["class"], r["score"], of, r["level"])
             for r in rows

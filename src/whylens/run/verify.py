@@ -148,11 +148,11 @@ def _shard(run: Run, part: Part, record: Record) -> Iterator[Finding]:
         return
     for file in record.files:
         try:
-            check_bytes(run.folder / file.name, file)
+            run.store.check(file)
             objects = part.objects and file.family != part.rows_family
             own = ["image_id", "instance"] if objects else ["image_id"]
-            ids = run._read(file, lambda opened, own=own: opened.read(columns=own))
-            kinds = run._read(file, lambda opened: pa.table({n: [] for n in opened.schema_arrow.names}))
+            ids = run.store.table(file, own)
+            kinds = run.store.read(file, lambda opened: pa.table({n: [] for n in opened.schema_arrow.names}))
         except DamageError as error:
             missing = not (run.folder / file.name).exists()
             yield Finding("missing" if missing else "damaged", file.name, str(error))
@@ -176,7 +176,7 @@ def _counted(run: Run, record: Record, ids: pa.Table) -> bool:
     if file is None:
         return False
     try:
-        said = run._read(file, lambda opened: opened.read(columns=["image_id", "instances"])).to_pydict()
+        said = run.store.table(file, ["image_id", "instances"]).to_pydict()
     except DamageError:
         return True  # told of that file
     found = Counter(ids.column("image_id").to_pylist())

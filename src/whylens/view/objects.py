@@ -84,7 +84,7 @@ def picked(run: Run, most: int) -> Iterator[tuple[str, list[int], str]]:
 
 def facts(run: Run, numbers: Sequence[int]) -> list[dict[str, str]]:
     """What stands under the picture of each object."""
-    rows: list[dict[str, Any]] = run.instances().take(list(numbers)).to_pylist()
+    rows: list[dict[str, Any]] = run.instances_at(numbers).to_pylist()
     return [
         {
             "object": f"{row['class']} #{row['instance']}, score {row['score']:.3g}",
@@ -96,5 +96,5 @@ def facts(run: Run, numbers: Sequence[int]) -> list[dict[str, str]]:
 
 def images(run: Run, numbers: Sequence[int]) -> list[int]:
     """The images of objects, each once."""
-    held: list[int] = run.instances().column("image_id").take(list(numbers)).to_pylist()
+    held: list[int] = run.instances_at(numbers).column("image_id").to_pylist()
     return list(dict.fromkeys(held))

@@ -142,9 +142,8 @@ def _picked(run: Run) -> Iterator[tuple[str, list[int], str]]:
 
 def _facts(run: Run, keys: Sequence[str]) -> list[dict[str, str]]:
     """What stands under the picture of each image."""
-    known = {row["key"]: row for row in run.table(["key", "label", "prediction", "probability"]).to_pylist()}
     told = []
-    for row in map(known.__getitem__, keys):
+    for row in run.table_at(keys, ["label", "prediction", "probability"]).to_pylist():
         sure = "" if row["probability"] is None else f", p {share(row['probability'])}"
         told.append({"predicted": f"{row['prediction'] or 'nothing'}{sure}", "label": row["label"] or "unknown"})
     return told
