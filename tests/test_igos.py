@@ -17,6 +17,7 @@ from whylens.optimise import Objective, Part
 from whylens.passes import Passes
 from whylens.probe import Probe
 from whylens.testing import Case, SmallNet
+from whylens.testing.held import hold
 
 QUICK = {"size": 7, "iterations": 10, "steps": 8, "rate": 100.0, "baseline": "black"}
 
@@ -230,7 +231,7 @@ def found_on_one_patch(method: str) -> Callable[[], None]:
     def check() -> None:
         frames = torch.cat([bright(), 0.8 * bright()])
         found = run(Rule(lambda x: 12 * seen(x, B) - 6), method, frames, smooth=0.1)
-        testing._hold(all(marked(found, n) == {B} for n in range(2)), f"{method}: the cell is not found")
+        hold(all(marked(found, n) == {B} for n in range(2)), f"{method}: the cell is not found")
 
     return check
 

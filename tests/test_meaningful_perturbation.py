@@ -17,6 +17,7 @@ from whylens.methods import meaningful_perturbation as plugin
 from whylens.passes import Passes
 from whylens.probe import Probe
 from whylens.testing import Case
+from whylens.testing.held import hold
 
 QUICK = {"size": 6, "iterations": 60, "smooth": 0.3, "baseline": "black"}
 WEIGHTS = {(1, 1): 1.0, (4, 4): 0.5, (1, 4): -1.0}
@@ -41,9 +42,9 @@ def run(**params: Any) -> whylens.Explanation:
 def patches_for_are_removed() -> None:
     """Where patches speak for the target they are removed, the stronger one more; the one against it stays."""
     maps = run(area=0.2).maps[:, 0]
-    testing._hold(bool((maps[:, 1, 1] > 0.5).all()), "meaningful_perturbation: the patch is not found")
-    testing._hold(bool((maps[:, 1, 1] >= maps[:, 4, 4] - 0.05).all()), "meaningful_perturbation: the order is wrong")
-    testing._hold(bool((maps[:, 1, 4] < 0.1).all()), "meaningful_perturbation: what speaks against is removed")
+    hold(bool((maps[:, 1, 1] > 0.5).all()), "meaningful_perturbation: the patch is not found")
+    hold(bool((maps[:, 1, 1] >= maps[:, 4, 4] - 0.05).all()), "meaningful_perturbation: the order is wrong")
+    hold(bool((maps[:, 1, 4] < 0.1).all()), "meaningful_perturbation: what speaks against is removed")
 
 
 def test_a_dear_mask_removes_nothing_and_a_free_one_all_that_counts() -> None:

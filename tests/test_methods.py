@@ -22,6 +22,7 @@ from test_meaningful_perturbation import CASES_PERTURBATION
 from whylens import _plugins, testing
 from whylens.contract import Method
 from whylens.testing import Case
+from whylens.testing.held import hold
 
 # ---- nets whose attributions are known by algebra ------------------------------------------------------------
 
@@ -87,7 +88,7 @@ def planted(method: str, **params: object) -> Callable[[], None]:
         inside = maps[:, 4:8, 8:12].mean((1, 2))
         outside = (maps.sum((1, 2)) - maps[:, 4:8, 8:12].sum((1, 2))) / (16 * 16 - 16)
         spread = maps.amax((1, 2)) - maps.amin((1, 2))
-        testing._hold(bool((inside - outside > 0.4 * spread).all()), f"{method}: the patch is not found")
+        hold(bool((inside - outside > 0.4 * spread).all()), f"{method}: the patch is not found")
 
     return check
 

@@ -495,17 +495,21 @@ def has_its_direction_wrong(trial: Trial) -> Tensor:
 @pytest.mark.parametrize(
     ("metric", "check", "said"),
     [
-        (mixes_the_batch, testing.values_are_each_images_own, "a batch of 1"),
-        (depends_on_order, testing.values_are_each_images_own, "the order of images matters"),
-        (drops_one, testing.values_are_each_images_own, "other rows have a value"),
-        (leaves_its_range, testing.values_are_each_images_own, "values must be <= 1"),
-        (writes_into_the_maps, testing.metric_leaves_the_world_as_found, "maps were changed"),
-        (writes_into_the_frames, testing.metric_leaves_the_world_as_found, "frames were changed"),
-        (trains, testing.metric_leaves_the_world_as_found, "modes changed"),
-        (runs_too_often, testing.metric_stays_within_its_passes, "1 forwards run per image, declared 0"),
-        (explains_too_often, testing.metric_stays_within_its_passes, "1 explanations were asked for, declared 0"),
-        (fails_on_a_flat_map, testing.bears_a_flat_map, "must be finite"),
-        (has_its_direction_wrong, testing.ranks_planted_maps, "planted maps give"),
+        (mixes_the_batch, testing.metrics.values_are_each_images_own, "a batch of 1"),
+        (depends_on_order, testing.metrics.values_are_each_images_own, "the order of images matters"),
+        (drops_one, testing.metrics.values_are_each_images_own, "other rows have a value"),
+        (leaves_its_range, testing.metrics.values_are_each_images_own, "values must be <= 1"),
+        (writes_into_the_maps, testing.metrics.leaves_the_world_as_found, "maps were changed"),
+        (writes_into_the_frames, testing.metrics.leaves_the_world_as_found, "frames were changed"),
+        (trains, testing.metrics.leaves_the_world_as_found, "modes changed"),
+        (runs_too_often, testing.metrics.stays_within_its_passes, "1 forwards run per image, declared 0"),
+        (
+            explains_too_often,
+            testing.metrics.stays_within_its_passes,
+            "1 explanations were asked for, declared 0",
+        ),
+        (fails_on_a_flat_map, testing.metrics.bears_a_flat_map, "must be finite"),
+        (has_its_direction_wrong, testing.metrics.ranks_planted_maps, "planted maps give"),
     ],
     ids=lambda v: getattr(v, "__name__", ""),
 )
@@ -521,4 +525,4 @@ def test_a_sound_metric_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         testing.check_metric(lambda trial: Values(trial.images))
     monkeypatch.setattr(whylens.Range, "__contains__", lambda _self, _value: True)
     with pytest.raises(ContractError, match="tolerance=-1 was accepted"):
-        testing.metric_refuses_values_out_of_bounds(Metric("pointing_game"))
+        testing.metrics.refuses_values_out_of_bounds(Metric("pointing_game"))

@@ -98,18 +98,18 @@ def test_a_sound_method_passes() -> None:
 @pytest.mark.parametrize(
     ("broken", "check"),
     [
-        (Case(says_nothing), testing.declares_itself),
-        (Case(sound, closed_forms=(wrong_form,)), testing.has_its_closed_forms),
-        (Case(mixes_the_batch), testing.equals_one_at_a_time),
-        (Case(trains), testing.leaves_the_world_as_found),
-        (Case(writes_into_the_net), testing.leaves_the_world_as_found),
-        (Case(draws_from_the_world), testing.leaves_the_world_as_found),
-        (Case(draws_from_the_world), testing.repeats_with_its_seed),
-        (Case(ignores_its_seed), testing.repeats_with_its_seed),
-        (Case(needs_even_sides), testing.takes_odd_sizes),
-        (Case(never_zero), testing.flags_a_constant_score),
-        (Case(divides_by_the_image), testing.stays_finite_on_a_constant_image),
-        (Case(runs_too_often), testing.stays_within_its_passes),
+        (Case(says_nothing), testing.methods.declares_itself),
+        (Case(sound, closed_forms=(wrong_form,)), testing.methods.has_its_closed_forms),
+        (Case(mixes_the_batch), testing.methods.equals_one_at_a_time),
+        (Case(trains), testing.methods.leaves_the_world_as_found),
+        (Case(writes_into_the_net), testing.methods.leaves_the_world_as_found),
+        (Case(draws_from_the_world), testing.methods.leaves_the_world_as_found),
+        (Case(draws_from_the_world), testing.methods.repeats_with_its_seed),
+        (Case(ignores_its_seed), testing.methods.repeats_with_its_seed),
+        (Case(needs_even_sides), testing.methods.takes_odd_sizes),
+        (Case(never_zero), testing.methods.flags_a_constant_score),
+        (Case(divides_by_the_image), testing.methods.stays_finite_on_a_constant_image),
+        (Case(runs_too_often), testing.methods.stays_within_its_passes),
     ],
     ids=lambda v: v.method.__name__ if isinstance(v, Case) else v.__name__,
 )
@@ -121,7 +121,7 @@ def test_each_check_catches_what_breaks_it(broken: Case, check: Any) -> None:
 def test_bounds_that_are_declared_and_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Range, "__contains__", lambda _self, _value: True)
     with pytest.raises(ContractError, match="power=0 was accepted"):
-        testing.refuses_values_out_of_bounds(Case(sound))
+        testing.methods.refuses_values_out_of_bounds(Case(sound))
 
 
 @MetricFacts(direction="higher", low=0.0, high=1.0)
@@ -161,7 +161,7 @@ def test_maps_with_a_check_of_the_wrong_length() -> None:
     from whylens import InputError
 
     with pytest.raises(InputError, match="the check 'odd' must have shape"):
-        testing.equals_one_at_a_time(Case(misses_rows))
+        testing.methods.equals_one_at_a_time(Case(misses_rows))
 
 
 def test_choices_of_two_literals_are_all_known() -> None:
