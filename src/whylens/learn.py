@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -30,8 +31,7 @@ Array = NDArray[Any]
 _BATCH = 64
 
 STAY = 0.0025
-"""Chosen on three planted nets: at a hundredth of it a net gains from its own training set as it is, at ten times
-less is unlearnt."""
+"""Of the way a layer moves; from a tenth to ten times of it the planted nets unlearn about as much."""
 
 _STEPS = 500
 """Of L-BFGS, at most, until the last layer's loss has no slope."""
@@ -41,8 +41,10 @@ _STEPS = 500
 class Lesson:
     """Training frames ``(N, C, H, W)``, their true outputs ``(N,)``, and the group's evidence ``(N, 1, H, W)``.
 
-    Images whose evidence is empty do not show the group's reason.
+    Images whose evidence is empty do not show the group's reason. `layer` is what learns from them.
     """
+
+    model: Model
 
     frames: Tensor
     truth: Array
@@ -53,6 +55,16 @@ class Lesson:
         """Whether an image shows the group's reason ``(N,)``."""
         found: Array = self.evidence.flatten(1).any(1).numpy()
         return found
+
+    def chance(self, seed: int) -> Array:
+        """As many images ``(N,)`` as show it, at random."""
+        mixed: Array = self.shows[np.random.default_rng([seed, len(self.truth)]).permutation(len(self.truth))]
+        return mixed
+
+    @cached_property
+    def layer(self) -> LastLayer:
+        """The model's last layer, taken to fit these data. InputError where there is none."""
+        return LastLayer(self.model, self.frames, self.truth)
 
 
 def lesson(task: Task, model: Model) -> Lesson:
@@ -79,7 +91,7 @@ def lesson(task: Task, model: Model) -> Lesson:
         parts = [region(m, r) for m, r in zip(run.maps(stored.label, ids), found.region[own].tolist(), strict=True)]
         for image, mask in zip(ids, evidence(task.groups, model, frames[ids], parts, task.group.number), strict=True):
             shown[image] |= mask
-    return Lesson(frames, truth, shown)
+    return Lesson(model, frames, truth, shown)
 
 
 def _assigned(task: Task, vectors: Array, known: int) -> Array:
@@ -92,54 +104,77 @@ def _assigned(task: Task, vectors: Array, known: int) -> Array:
     return cluster.assigned(groups.reduced[rows], groups.state.labels[rows], new)
 
 
-def relearnt(model: Model, frames: Tensor, truth: Array, *, stay: float) -> Model:
-    """A copy of the model whose last linear layer is learnt further, by logistic regression on what enters it.
+class LastLayer:
+    """The last linear layer of a model, to be learnt further where its training data were changed.
 
-    `stay` is the weight of half the squared distance that the weights move, features standardised and the length of a
-    class's weights being 1, against the mean loss. So a layer that fits its data stays, what moves it is what was
-    changed in them, and classes without an image keep their weights but for what the others push away.
-    Source: deep feature reweighting, Kirichenko et al. 2023, with the penalty of Li et al. 2018 (L2-SP) in place of
-    one that draws to zero, which moves a layer on unchanged data too.
+    It is taken to fit the data it was learnt from, given as frames ``(N, C, H, W)`` and true outputs ``(N,)``: what
+    slope their loss still has is taken off, so that only what was changed in them moves it.
+
+    Source: deep feature reweighting, Kirichenko et al. 2023, with the penalty of Li et al. 2018 (L2-SP). Differs: there
+    the layer is learnt anew and drawn to zero, which changes a net on unchanged data too, by as much as some acts do.
     """
-    name, layer = _last_linear(model)
-    features = _entering(model, layer, frames)
-    weight, bias = _learnt_further(layer, features, torch.from_numpy(np.asarray(truth)), stay)
-    net = copy.deepcopy(model.net)
-    new = net.get_submodule(name)
-    with torch.no_grad():
-        new.weight = nn.Parameter(weight.to(layer.weight))
-        new.bias = nn.Parameter(bias.to(layer.weight))
-    return model.with_net(net)
 
+    def __init__(self, model: Model, frames: Tensor, truth: Array) -> None:
+        self.model = model
+        self._name, self._layer = _last_linear(model)
+        self._weight = self._layer.weight.detach().cpu().double()
+        bias = self._layer.bias
+        self._bias = torch.zeros_like(self._weight[:, 0]) if bias is None else bias.detach().cpu().double()
+        self.features = self.entering(frames)
+        self._middle, self._spread = self.features.mean(0), self.features.std(0, correction=0) + 1e-6
+        self._length = float(((self._weight * self._spread) ** 2).sum(1).mean()) or 1.0
+        self._slope = self._loss_and_slope(self._zeros(), self.features, truth)[1]
 
-def _learnt_further(layer: nn.Linear, features: Tensor, truth: Tensor, stay: float) -> tuple[Tensor, Tensor]:
-    """The weight ``(C, K)`` and bias ``(C,)`` of least loss near the layer's own: a convex problem, to its end."""
-    features = features.double()
-    spread = features.std(0, correction=0) + 1e-6
-    held = (features - features.mean(0)) / spread
-    weight, bias = (p.detach().cpu().double() for p in (layer.weight, _bias(layer)))
-    start, length = F.linear(features, weight, bias), float(((weight * spread) ** 2).sum(1).mean()) or 1.0
-    moved = torch.zeros(layer.out_features, held.shape[1], dtype=torch.float64, requires_grad=True)
-    offset = torch.zeros(layer.out_features, dtype=torch.float64, requires_grad=True)
-    search = torch.optim.LBFGS(
-        [moved, offset], max_iter=_STEPS, history_size=20, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
+    def entering(self, frames: Tensor) -> Tensor:
+        """What enters the layer ``(N, K)`` for frames, float64 on the CPU; `features` holds that of the data."""
+        held: list[Tensor] = []
+        handle = self._layer.register_forward_pre_hook(lambda _m, given: held.append(given[0].detach().double().cpu()))
+        try:
+            with as_found(self.model.net), torch.no_grad():
+                for part in torch.split(frames, _BATCH):
+                    self.model.forward(part.to(self.model.device))
+        finally:
+            handle.remove()
+        return torch.cat(held).flatten(1)
 
-    def loss() -> Tensor:
-        search.zero_grad()
-        found = F.cross_entropy(start + F.linear(held, moved, offset), truth)
-        found = found + stay / 2 * (moved**2).sum() / length
-        found.backward()  # type: ignore[no-untyped-call]
-        return found
+    def learnt(self, features: Tensor, truth: Array, *, stay: float, anew: bool = False) -> Model:
+        """A copy of the model whose layer is learnt further on changed features ``(N, K)`` and truth ``(N,)``.
 
-    with torch.enable_grad():
+        `stay` is the weight of half the squared distance that weights and biases move, features standardised and the
+        length of a class's weights being 1, against the mean loss. The problem is convex, and solved to its end.
+        `anew` leaves the slope in: the layer then moves on data that were not changed too.
+        """
+        moved = self._zeros().requires_grad_()
+        slope_before = torch.zeros_like(self._slope) if anew else self._slope
+        search = torch.optim.LBFGS(
+            [moved], max_iter=_STEPS, history_size=20, tolerance_change=0, line_search_fn="strong_wolfe"
+        )
+
+        def loss() -> Tensor:
+            here = moved.detach()
+            found, slope = self._loss_and_slope(here, features, truth)
+            moved.grad = slope - slope_before + stay / self._length * here
+            return found - (slope_before * here).sum() + stay / (2 * self._length) * (here**2).sum()
+
         search.step(loss)  # type: ignore[no-untyped-call]
-    step = moved.detach() / spread
-    return weight + step, bias + offset.detach() - step @ features.mean(0)
+        step = moved.detach()[:, :-1] / self._spread
+        net = copy.deepcopy(self.model.net)
+        layer, weight = net.get_submodule(self._name), self._layer.weight
+        layer.weight = nn.Parameter((self._weight + step).to(weight))
+        layer.bias = nn.Parameter((self._bias + moved.detach()[:, -1] - step @ self._middle).to(weight))
+        return self.model.with_net(net)
 
+    def _zeros(self) -> Tensor:
+        """No move: of weights on standardised features, and of the bias ``(C, K + 1)``."""
+        return torch.zeros(len(self._weight), self._weight.shape[1] + 1, dtype=torch.float64)
 
-def _bias(layer: nn.Linear) -> Tensor:
-    return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
+    def _loss_and_slope(self, moved: Tensor, features: Tensor, truth: Array) -> tuple[Tensor, Tensor]:
+        """The mean cross-entropy where the layer has moved, and its gradient ``(C, K + 1)``."""
+        seen = F.pad((features - self._middle) / self._spread, (0, 1), value=1.0)
+        logits = F.linear(features, self._weight, self._bias) + F.linear(seen, moved)
+        known = torch.from_numpy(np.asarray(truth, np.int64))
+        over = logits.softmax(1) - F.one_hot(known, logits.shape[1])
+        return F.cross_entropy(logits, known), over.T @ seen / len(seen)
 
 
 def _last_linear(model: Model) -> tuple[str, nn.Linear]:
@@ -150,19 +185,6 @@ def _last_linear(model: Model) -> tuple[str, nn.Linear]:
             f"retrain: {model.name} does not end in a linear layer with one output per class. Give your own fit=."
         )
     return linear[-1]
-
-
-def _entering(model: Model, layer: nn.Linear, frames: Tensor) -> Tensor:
-    """What enters a layer ``(N, K)`` for frames, on the CPU."""
-    held: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _m, given: held.append(given[0].detach().float().cpu()))
-    try:
-        with as_found(model.net), torch.no_grad():
-            for part in torch.split(frames, _BATCH):
-                model.forward(part.to(model.device))
-    finally:
-        handle.remove()
-    return torch.cat(held).flatten(1)
 
 
 def judged(task: Task, action: str, made: Model, controls: Mapping[str, Model], said: Mapping[str, Any]) -> Effect:

@@ -9,24 +9,24 @@ import numpy as np
 from .._check import Range
 from ..effect import Effect
 from ..errors import InputError
-from ..learn import STAY, judged, lesson, relearnt
+from ..learn import STAY, judged, lesson
 from ..task import Task
 
 
-def relabel(task: Task, *, label: str | int, stay: Annotated[float, Range(0, None)] = STAY) -> Effect:
+def relabel(task: Task, *, label: str | int, stay: Annotated[float, Range(1e-6, None)] = STAY) -> Effect:
     """Accuracy on `images` of the model whose last layer is learnt further with `label` for those images of `train`.
 
-    Controls, learnt in the same way: labels as they are; random images of equal number with that label.
+    Control, learnt in the same way: random images of equal number with that label. With the labels as they are the
+    layer stays as it is.
     """
     index = task.model.class_index(label) if isinstance(label, str) else label
     held = lesson(task, task.model)
-    shows, nobody = held.shows, np.zeros(len(held.shows), np.bool_)
+    shows = held.shows
     if not shows.any():
         raise InputError(f"relabel: no training image shows '{task.group.name}'.")
-    chance = shows[np.random.default_rng([task.seed, len(shows)]).permutation(len(shows))]
-    made, as_is, other = (
-        relearnt(task.model, held.frames, np.where(given, index, held.truth), stay=stay)
-        for given in (shows, nobody, chance)
+    made, other = (
+        held.layer.learnt(held.layer.features, np.where(given, index, held.truth), stay=stay)
+        for given in (shows, held.chance(task.seed))
     )
-    controls = {"learnt further, labels as they are": as_is, "random images of equal number": other}
-    return judged(task, "relabel", made, controls, {"training_images_relabelled": int(shows.sum()), "of": len(shows)})
+    said = {"training_images_relabelled": int(shows.sum()), "of": len(shows)}
+    return judged(task, "relabel", made, {"random images of equal number": other}, said)

@@ -13,7 +13,7 @@ from .._check import Range
 from ..effect import Effect
 from ..errors import InputError
 from ..groups.intervene import elsewhere, removed
-from ..learn import STAY, Lesson, judged, lesson, relearnt
+from ..learn import STAY, Lesson, judged, lesson
 from ..model import Model
 from ..task import Task
 
@@ -26,15 +26,19 @@ def retrain(
     *,
     how: Literal["balance", "mask"] = "balance",
     share: Annotated[float, Range(0, 1)] = 0.5,
-    stay: Annotated[float, Range(0, None)] = STAY,
+    stay: Annotated[float, Range(1e-6, None)] = STAY,
+    anew: bool = False,
     fit: object = None,
 ) -> Effect:
     """Accuracy on `images` of the model whose last layer is learnt further on `train`, where the evidence says nothing.
 
     The evidence is found in the training set as it was in the run. "mask" fills it with the colour around it;
-    "balance" also pastes it on that `share` of the images of other classes, which keep their labels. `fit` replaces
-    the learning of the last layer by your own. Controls, learnt in the same way: nothing changed; random regions of
-    equal shape in place of the evidence. `Effect.model` is the model that was learnt.
+    "balance" also pastes it on that `share` of the images of other classes, which keep their labels. Control, learnt
+    in the same way: random regions of equal shape in place of the evidence. `stay` holds the layer where it is.
+
+    On images that are not changed the layer does not move, so that the effect is of the act alone. `anew` also takes
+    what it gains from those, `fit` replaces its learning by your own; what either makes of unchanged images is then
+    another control. `Effect.model` is the model that was learnt.
     """
     if fit is not None and not callable(fit):
         raise InputError(f"retrain: fit must be a function (frames, truth) -> Model. Got {fit!r}.")
@@ -44,7 +48,9 @@ def retrain(
         raise InputError(f"retrain: no training image shows '{task.group.name}'. Is it the set the model learnt from?")
 
     def learn(frames: Tensor) -> Model:
-        made = relearnt(task.model, frames, held.truth, stay=stay) if own is None else own(frames, held.truth)
+        if own is None:
+            return held.layer.learnt(held.layer.entering(frames), held.truth, stay=stay, anew=anew)
+        made = own(frames, held.truth)
         if not isinstance(made, Model):
             raise InputError(f"retrain: fit must give a whylens.Model. Got {type(made).__name__}.")
         return made
@@ -53,14 +59,14 @@ def retrain(
     rows = held.shows.nonzero()[0]
     random = elsewhere(held.evidence[rows], rows.tolist(), task.seed)
     made = learn(_changed(held, rows, held.evidence[rows], pasted, task.seed))
-    as_it_is = learn(held.frames)
-    at_random = learn(_changed(held, rows, random, pasted, task.seed))
+    controls = {"random regions of equal shape": learn(_changed(held, rows, random, pasted, task.seed))}
+    if anew or own is not None:
+        controls["nothing changed"] = learn(held.frames)
     said = {
         "training_images_that_show_it": len(rows),
         "of": len(held.truth),
         "area": round(float(held.evidence[rows].float().mean()), 4),
     }
-    controls = {"learnt further, nothing changed": as_it_is, "random regions of equal shape": at_random}
     return judged(task, "retrain", made, controls, said)
 
 
