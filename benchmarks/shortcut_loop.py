@@ -41,7 +41,9 @@ def row(seed: int, work: Path) -> dict[str, Any]:
     place = int(np.argmax(purity))
     group = first[place]
     keep = whylens.act(run, group, "keep", seed=seed)
-    mended = whylens.act(run, group, "retrain", train=planted.train, images=planted.swapped, seed=seed)
+    given = {"train": planted.train, "images": planted.swapped, "seed": seed}
+    mended = whylens.act(run, group, "retrain", **given)
+    anew = whylens.act(run, group, "retrain", anew=True, **given)
     turns = turned(model, planted)
     return {
         "seed": seed,
@@ -60,6 +62,8 @@ def row(seed: int, work: Path) -> dict[str, Any]:
         "change": told(mended.change),
         "controls": {name: told(found) for name, found in mended.controls.items()},
         "verdict": mended.verdict,
+        "anew: change": told(anew.change),
+        "anew: controls": {name: told(found) for name, found in anew.controls.items()},
     }
 
 
