@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,17 @@ def test_masking_it_is_measured_beside_random_regions(groups: whylens.Groups, gr
     assert found.measured == "accuracy"
     assert (found.before.value, found.after.value, found.verdict) == (1, 0, "hurt")
     assert found.controls["random regions of equal area"].value > -0.1
+
+
+@pytest.mark.parametrize("action", ["keep", "mask"])
+def test_a_few_images_at_a_time_change_nothing(
+    groups: whylens.Groups, green: Any, model: Model, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = act(groups, green, action, model)
+    monkeypatch.setattr("whylens.task._BATCH", 5)
+    assert len(green.ids) > 10
+    parts = act(groups, green, action, model)
+    assert replace(parts, record=None) == replace(whole, record=None)
 
 
 def test_a_shortcut_is_unlearnt(

@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from .detections import Detections
 from .errors import MissingExtra
 from .interval import Interval
+from .placement import Box
 from .references import Reference
 
 DRAWS = 200
@@ -22,53 +26,61 @@ DRAWS = 200
 class Judged:
     """Detections of images held against their references once; images can then be drawn again without looking anew.
 
-    Masks are compared where both sides have them, else boxes. `ap` is the mean over overlaps of 0.5 to 0.95 and over
-    classes, COCO's first figure. Annotated objects without a class count for any.
+    Images are added one by one, and only run lengths of their masks are kept. Masks are compared where both sides
+    have them everywhere, else boxes. `ap` is the mean over overlaps of 0.5 to 0.95 and over classes, COCO's first
+    figure. Annotated objects without a class count for any.
     """
 
-    def __init__(self, found: Sequence[Detections], known: Sequence[Sequence[Reference]]) -> None:
+    def __init__(self) -> None:
+        self.images = 0
+        self._truth: list[_Entry] = []
+        self._said: list[_Entry] = []
+
+    def add(self, found: Detections, known: Sequence[Reference]) -> None:
+        """One more image: what is detected in it, and its annotated objects."""
+        for r in known:
+            self._truth.append(_Entry(self.images, r.label, r.named, r.box, _run_lengths(r.inside)))
+        for k in range(len(found)):
+            mask = None if found.masks is None else _run_lengths(found.masks[k])
+            box: Any = found.boxes[k].tolist()
+            self._said.append(_Entry(self.images, int(found.labels[k]), True, box, mask, float(found.scores[k])))
+        self.images += 1
+        self.__dict__.pop("_held", None)
+
+    @property
+    def kind(self) -> str:
+        """What is compared: "masks" or "boxes"."""
+        return "masks" if all(one.mask is not None for one in (*self._truth, *self._said)) else "boxes"
+
+    @cached_property
+    def _held(self) -> tuple[Any, list[Any]]:
+        """pycocotools' evaluation, and what it found in each image and class."""
         coco, evaluation = _tools()
-        masks = all(one.masks is not None for one in found) and all(r.inside is not None for k in known for r in k)
-        classless = any(not r.named for k in known for r in k)
-        truth = [
-            _entry(image, 1 if classless or r.label is None else r.label, r.box, r.inside if masks else None)
-            for image, own in enumerate(known)
-            for r in own
-            if classless or r.label is not None
+        classless = any(not one.named for one in self._truth)
+        entries = [
+            [one.told(1 if classless else one.label, self.kind) for one in side if classless or one.label is not None]
+            for side in (self._truth, self._said)
         ]
-        said = [
-            _entry(
-                image,
-                1 if classless else int(one.labels[k]),
-                one.boxes[k].tolist(),
-                one.masks[k] if masks and one.masks is not None else None,
-                float(one.scores[k]),
-            )
-            for image, one in enumerate(found)
-            for k in range(len(one))
-        ]
-        self.images, self.kind = len(found), "masks" if masks else "boxes"
         with _quiet():
-            self._held = evaluation(
-                _dataset(coco, truth, len(found)), _dataset(coco, said, len(found)), _IOU[self.kind]
-            )
-            self._held.params.areaRng, self._held.params.areaRngLbl = [[0, 1e10]], ["all"]
-            self._held.params.maxDets = [100]
-            self._held.params.imgIds = list(range(len(found)))
-            self._held.params.catIds = sorted({entry["category_id"] for entry in truth})
-            self._held.evaluate()
-        self._each = list(self._held.evalImgs)
+            held = evaluation(*(_dataset(coco, side, self.images) for side in entries), _IOU[self.kind])
+            held.params.areaRng, held.params.areaRngLbl = [[0, 1e10]], ["all"]
+            held.params.maxDets = [100]
+            held.params.imgIds = list(range(self.images))
+            held.params.catIds = sorted({entry["category_id"] for entry in entries[0]})
+            held.evaluate()
+        return held, list(held.evalImgs)
 
     def ap(self, images: NDArray[Any] | None = None) -> float:
         """Over these images ``(M,)``, each as often as it stands there, as many as there are; NaN without truth."""
-        count, classes = self.images, len(self._held.params.catIds)
+        held, each = self._held
+        count, classes = self.images, len(held.params.catIds)
         if not classes or not count:
             return float("nan")
         chosen = np.arange(count) if images is None else images
-        self._held.evalImgs = [self._each[k * count + int(i)] for k in range(classes) for i in chosen]
+        held.evalImgs = [each[k * count + int(i)] for k in range(classes) for i in chosen]
         with _quiet():
-            self._held.accumulate()
-        precision = self._held.eval["precision"]
+            held.accumulate()
+        precision = held.eval["precision"]
         known = precision[precision > -1]
         return float(known.mean()) if known.size else float("nan")
 
@@ -105,21 +117,43 @@ def _tools() -> tuple[Any, Any]:
     return COCO, COCOeval
 
 
-def _entry(image: int, label: int, box: Sequence[float], inside: Any, score: float | None = None) -> dict[str, Any]:
-    left, top, right, bottom = box
-    said: dict[str, Any] = {
-        "image_id": image,
-        "category_id": label,
-        "bbox": [left, top, right - left, bottom - top],
-        "area": (right - left) * (bottom - top),
-        "iscrowd": 0,
-    }
-    if inside is not None:
-        from pycocotools import mask
+@dataclass(frozen=True)
+class _Entry:
+    """An object, annotated or detected (then with its score), with the run lengths of its mask."""
 
-        said["segmentation"] = mask.encode(np.asfortranarray(inside.numpy().astype(np.uint8)))
-        said["area"] = float(inside.sum())
-    return said if score is None else {**said, "score": score}
+    image: int
+    label: int | None
+    named: bool
+    box: Box
+    mask: dict[str, Any] | None
+    score: float | None = None
+
+    def told(self, category: int | None, kind: str) -> dict[str, Any]:
+        """As the tools want it."""
+        left, top, right, bottom = self.box
+        said: dict[str, Any] = {
+            "image_id": self.image,
+            "category_id": category,
+            "bbox": [left, top, right - left, bottom - top],
+            "area": (right - left) * (bottom - top),
+            "iscrowd": 0,
+        }
+        if kind == "masks":
+            from pycocotools import mask
+
+            said |= {"segmentation": self.mask, "area": float(mask.area(self.mask))}
+        return said if self.score is None else {**said, "score": self.score}
+
+
+def _run_lengths(inside: Tensor | None) -> dict[str, Any] | None:
+    """A mask ``(H, W)`` in the tools' own form."""
+    if inside is None:
+        return None
+    _tools()
+    from pycocotools import mask
+
+    made: dict[str, Any] = mask.encode(np.asfortranarray(inside.cpu().numpy().astype(np.uint8)))
+    return made
 
 
 def _dataset(coco: Any, entries: list[dict[str, Any]], images: int) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ._progress import track
 from .detections import Detections
 from .effect import Effect, measured
 from .errors import InputError
@@ -34,20 +35,25 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class _Scene:
-    """The images in which a group's objects lie, their annotated objects, and where the evidence is.
+    """One image in which objects of a group lie, its annotated objects, and where the evidence is.
 
-    `objects` are pairs of an image's place among the frames ``(N, C, H, W)`` and the number of an annotated object
-    there; `shown` ``(N, 1, H, W)`` is the evidence, `filled` the frames without it, `found` what is detected in the
-    frames as they are, `ids` the images' numbers in the run.
+    `own` are the numbers of those of the group among `known`; `shown` ``(1, 1, H, W)`` is the evidence in the frame
+    ``(1, C, H, W)``, `filled` the frame without it, `found` what is detected in the frame as it is.
     """
 
-    frames: Tensor
+    image: int
+    frame: Tensor
     filled: Tensor
-    found: Sequence[Detections]
-    known: list[list[Reference]]
-    objects: list[tuple[int, int]]
+    found: Detections
+    known: list[Reference]
+    own: list[int]
     shown: Tensor
-    ids: list[int]
+
+    def whole(self, found: Detections, threshold: float) -> list[float]:
+        """Whether the mask of each object of the group is whole among these detections: 1 or 0."""
+        matches = matched(found.take(found.scores >= threshold), self.known)
+        covered = {m.reference: m.covered for m in matches if m is not None}
+        return [float(covered.get(number, 0.0) >= WHOLE) for number in self.own]
 
 
 def mask_objects(task: Task) -> Effect:
@@ -55,15 +61,22 @@ def mask_objects(task: Task) -> Effect:
 
     Before, after and under the control the frame is searched anew. An object that is no longer found is not whole.
     Control: random regions of equal area in the same images. Beside it stands the mean average precision of these
-    images, and what the same fill does to as many other objects of the class.
+    images, and what the same fill does to as many other objects of the class. One image is held at a time.
     """
-    scene = _scene(task, list(task.group.ids))
-    control = elsewhere(scene.shown, scene.ids, task.seed)
-    changed = (scene.filled, removed(scene.frames, control))
-    found = [scene.found, *(task.model.detect(frames, threshold=0) for frames in changed)]
-    threshold = _threshold(task)
-    before, after, random = (_whole(scene, one, threshold) for one in found)
-    judged = [Judged(one, scene.known) for one in found]
+    threshold, area = _asked(task).threshold, []
+    whole: list[list[float]] = [[], [], []]
+    judged = [Judged(), Judged(), Judged()]
+    images: list[int] = []
+    for scene in _scenes(task, list(task.group.ids), "fill"):
+        control = elsewhere(scene.shown, [scene.image], task.seed)
+        random = removed(scene.frame, control)
+        found = [scene.found, *(_detected(task.model, frame) for frame in (scene.filled, random))]
+        for hits, tally, one in zip(whole, judged, found, strict=True):
+            hits.extend(scene.whole(one, threshold))
+            tally.add(one, scene.known)
+        images += [scene.image] * len(scene.own)
+        area.append(float(scene.shown.float().mean()))
+    before, after, random_hits = (np.array(hits) for hits in whole)
     precision, change = average_precision(judged, seed=task.seed)
     said: dict[str, Any] = {
         "incomplete_before": round(1 - float(before.mean()), 4),
@@ -72,7 +85,7 @@ def mask_objects(task: Task) -> Effect:
         "after": precision[1],
         "its_change": change[0],
         "its_change_with_random_regions": change[1],
-        "area_filled": round(float(scene.shown.float().mean()), 4),
+        "area_filled": round(float(np.mean(area)), 4),
         "whole_means_covered_by": WHOLE,
     }
     said |= _others(task, len(before), threshold)
@@ -82,10 +95,10 @@ def mask_objects(task: Task) -> Effect:
         "share of annotated masks that are whole",
         before,
         after,
-        {"random regions of equal area": random},
+        {"random regions of equal area": random_hits},
         seed=task.seed,
         said=said,
-        images=np.array([image for image, _ in scene.objects]),
+        images=np.array(images),
     )
 
 
@@ -97,65 +110,73 @@ def _others(task: Task, count: int, threshold: float) -> dict[str, Any]:
     if not len(rest):
         return {"random_objects_of_equal_number": "there are no others of the class"}
     drawn = np.sort(np.random.default_rng([task.seed, len(own)]).permutation(rest)[:count])
+    before, after, images = [], [], []
     try:
-        scene = _scene(task, drawn.tolist())
+        for scene in _scenes(task, drawn.tolist(), "fill others"):
+            before += scene.whole(scene.found, threshold)
+            after += scene.whole(_detected(task.model, scene.filled), threshold)
+            images += [scene.image] * len(scene.own)
     except InputError:
         return {"random_objects_of_equal_number": "there are none with an annotated mask"}
-    before = _whole(scene, scene.found, threshold)
-    after = _whole(scene, task.model.detect(scene.filled, threshold=0), threshold)
     effect = measured(
-        "mask", "others", "", before, after, {}, seed=task.seed, images=np.array([k for k, _ in scene.objects])
+        "mask", "others", "", np.array(before), np.array(after), {}, seed=task.seed, images=np.array(images)
     )
     return {"random_objects_of_equal_number": f"change {effect.change} on {effect.n}"}
 
 
-def _scene(task: Task, numbers: Sequence[int]) -> _Scene:
-    """Of objects by their numbers; InputError where none of them has an annotated mask."""
-    run, images = task.run, task.own_images()
-    rows = run.instances_at(list(numbers)).to_pylist()
-    kept = [(n, row) for n, row in zip(numbers, rows, strict=True) if row["covered"] is not None]
-    if not kept:
+def _scenes(task: Task, numbers: Sequence[int], label: str) -> Iterator[_Scene]:
+    """Of objects by their numbers, image by image; InputError where none of them has an annotated mask."""
+    run, method = task.run, str(task.groups.settings["method"])
+    of_image: dict[int, list[tuple[int, dict[str, Any]]]] = {}
+    for number, row in zip(numbers, run.instances_at(list(numbers)).to_pylist(), strict=True):
+        if row["covered"] is not None:
+            of_image.setdefault(row["image_id"], []).append((number, row))
+    if not of_image:
         raise InputError(
             f"act mask: no object of '{task.group.name}' is matched to an annotated mask, so nothing can be measured. "
             "Audit images that have them: load_images(..., masks='instances.json')."
         )
-    ids = sorted({row["image_id"] for _, row in kept})
-    place = {image: k for k, image in enumerate(ids)}
-    frames, known = _frames(task.model, images, ids)
-    found, filled = task.model.detect(frames, threshold=0), frames.clone()
-    shown = torch.zeros((len(ids), 1, *frames.shape[2:]), dtype=torch.bool)
-    maps = run.maps(str(task.groups.settings["method"]), [n for n, _ in kept])
-    for (_, row), explained in zip(kept, maps, strict=True):
-        k = place[row["image_id"]]
-        part = _evidence(task, frames[k : k + 1], explained, row)[0]
-        shown[k] |= part
-        filled[k] = _filled(filled[k], part, _own_mask(found[k], row), _span(row))
-    objects = [(place[row["image_id"]], row["reference"]) for _, row in kept]
-    return _Scene(frames, filled, found, known, objects, shown, ids)
+    images, along = task.own_images(), _reason(task)
+    for image in track(sorted(of_image), total=len(of_image), label=label, show=task.progress):
+        rows = [row for _, row in of_image[image]]
+        frame, known = _frame(task.model, images, image)
+        found, filled, shown = _detected(task.model, frame), frame[0], torch.zeros(1, 1, *frame.shape[2:]) > 0
+        for row, explained in zip(rows, run.maps(method, [n for n, _ in of_image[image]]), strict=True):
+            part = _evidence(task, frame, explained, row, along)
+            shown |= part
+            filled = _filled(filled, part[0], _own_mask(found, row), _span(row))
+        yield _Scene(image, frame, filled[None], found, known, [row["reference"] for row in rows], shown)
 
 
-def _frames(model: Model, images: Images, ids: Sequence[int]) -> tuple[Tensor, list[list[Reference]]]:
-    frames, known = [], []
-    for i in ids:
-        frame, placement = model.prepare(images[i].pixels, images[i].orientation)
-        objects = images.objects(i)
-        if placement is None or objects is None:
-            raise InputError(f"act mask: image '{images.ids[i]}' has no annotated objects any more.")
-        frames.append(frame)
-        known.append(references(objects, model, placement))
-    return torch.stack(frames), known
+def _detected(model: Model, frame: Tensor) -> Detections:
+    """Everything that is found in a frame ``(1, C, H, W)``."""
+    return model.detect(frame, threshold=0)[0]
 
 
-def _evidence(task: Task, frame: Tensor, explained: Tensor, row: dict[str, Any]) -> Tensor:
+def _frame(model: Model, images: Images, number: int) -> tuple[Tensor, list[Reference]]:
+    """The frame of an image ``(1, C, H, W)``, and its annotated objects there."""
+    photo = images[number]
+    frame, placement = model.prepare(photo.pixels, photo.orientation)
+    objects = images.objects(number)
+    if placement is None or objects is None:
+        raise InputError(f"act mask: image '{images.ids[number]}' has no annotated objects any more.")
+    return frame[None], references(objects, model, placement)
+
+
+def _reason(task: Task) -> Tensor:
+    """The direction ``(K,)`` of the group's evidence."""
+    groups, held = task.groups, task.groups.points
+    return reason_of(
+        project.normalised(held.vectors), groups.state.labels, groups.facts.classes[held.image], task.group.number
+    )
+
+
+def _evidence(task: Task, frame: Tensor, explained: Tensor, row: dict[str, Any], along: Tensor) -> Tensor:
     """Where a frame ``(1, C, H, W)`` shows the group's reason near one object: ``(1, 1, H, W)`` bool."""
     groups, model = task.groups, task.model
     near = around(row["box"], frame)
     part = region(explained * F.adaptive_avg_pool2d(near[None], (explained.shape[-2], explained.shape[-1])), -1)
     inside = wider([part], frame.shape[2:]) & (near > 0)
-    held = groups.points
-    along = reason_of(
-        project.normalised(held.vectors), groups.state.labels, groups.facts.classes[held.image], task.group.number
-    )
     place = at_box(model, frame, tuple(row["box"]), row["class_index"], of=_asked(task).of)
     layer = groups.run.method(str(groups.settings["method"]))[1].asked_layer or place.view.layer_name
     return inside if layer is None else pixels(place.view, layer, frame, along, inside, span=_span(row))
@@ -190,18 +211,5 @@ def _filled(frame: Tensor, region: Tensor, own: Tensor | None, span: float) -> T
     return torch.where(region, frame[:, ring].median(1).values[:, None, None], frame)
 
 
-def _whole(scene: _Scene, found: Sequence[Detections], threshold: float) -> Array:
-    """Whether the mask of each object is whole ``(M,)``: 1 or 0."""
-    covered: list[dict[int, float]] = []
-    for one, known in zip(found, scene.known, strict=True):
-        kept = one.take(one.scores >= threshold)
-        covered.append({m.reference: m.covered for m in matched(kept, known) if m is not None})
-    return np.array([float(covered[k].get(number, 0.0) >= WHOLE) for k, number in scene.objects])
-
-
 def _asked(task: Task) -> Instances:
     return Instances.spelled(str(task.run.plan.settings["target"])) or Instances()
-
-
-def _threshold(task: Task) -> float:
-    return _asked(task).threshold

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ._progress import track
 from .errors import InputError
 from .groups.describe import Group
 from .groups.evidence import region
@@ -47,16 +49,33 @@ class Task:
             return given
         return self.run.images
 
-    def evidence(self) -> tuple[Tensor, Tensor, list[int]]:
-        """Frames ``(N, C, H, W)`` of the group's images, its evidence there ``(N, 1, H, W)``, and their numbers."""
-        images, ids = self.own_images(), sorted(self.group.ids)
-        frames = framed(self.model, images, ids)
-        maps = self.run.maps(str(self.groups.settings["method"]), ids)
+    def evidence(self) -> Iterator[Shown]:
+        """The group's images with its evidence in them, by number, some at a time."""
+        images, method = self.own_images(), str(self.groups.settings["method"])
         own: dict[int, list[int]] = {}
         for point in self.group.points.tolist():
             own.setdefault(int(self.groups.points.image[point]), []).append(int(self.groups.points.region[point]))
-        parts = [torch.stack([region(m, r) for r in own[i]]).any(0) for m, i in zip(maps, ids, strict=True)]
-        return frames, evidence(self.groups, self.model, frames, parts, self.group.number), ids
+        ids = sorted(own)
+        batches = [ids[k : k + _BATCH] for k in range(0, len(ids), _BATCH)]
+        for batch in track(batches, total=len(batches), label="act", show=self.progress):
+            frames, maps = framed(self.model, images, batch), self.run.maps(method, batch)
+            parts = [torch.stack([region(m, r) for r in own[i]]).any(0) for m, i in zip(maps, batch, strict=True)]
+            yield Shown(frames, evidence(self.groups, self.model, frames, parts, self.group.number), batch)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Frames ``(N, C, H, W)`` of some images, a group's evidence there ``(N, 1, H, W)``, and the images' numbers."""
+
+    frames: Tensor
+    evidence: Tensor
+    ids: list[int]
+
+    @property
+    def area(self) -> Array:
+        """Share of each frame that is evidence ``(N,)``."""
+        found: Array = self.evidence.float().mean((1, 2, 3)).numpy()
+        return found
 
 
 def framed(model: Model, images: Images, ids: Any) -> Tensor:

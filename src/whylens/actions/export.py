@@ -23,12 +23,13 @@ def export(task: Task, *, out: str) -> Effect:
     """
     folder = prepare_folder(Path(out))
     masks = prepare_folder(folder / "masks")
-    _, evidence, ids = task.evidence()
+    ids = sorted(task.group.ids)
     rows = task.run.table_at(ids, ["key", "uri", "label", "prediction", "probability", "placement"]).to_pylist()
+    masks_of = (mask for shown in task.evidence() for mask in shown.evidence)
     text = StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["key", "uri", "label", "prediction", "probability", "mask"])
-    for row, mask in zip(rows, evidence, strict=True):
+    for row, mask in zip(rows, masks_of, strict=True):
         said = row["placement"]
         placement = Placement.identity(*mask.shape[1:]) if said is None else Placement.read(said)
         name = f"{file_name(row['key'])}.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ..effect import Effect, measured
@@ -15,18 +16,23 @@ def keep(task: Task) -> Effect:
     What is filled has the gentlest fill under which the class is gone. Control: a random region of the same shape,
     kept alone.
     """
-    model = task.model
-    frames, evidence, ids = task.evidence()
-    control = elsewhere(evidence, ids, task.seed)
-    truth = task.groups.facts.classes[ids]
-    fill = nothing(model, frames, int(truth[0]))
+    model, classes, found = task.model, task.groups.facts.classes, []
+    for shown in task.evidence():
+        frames, truth = shown.frames, classes[shown.ids]
+        fill = nothing(model, frames, int(truth[0]))
+        alone = (
+            torch.where(mask, frames, fill)
+            for mask in (shown.evidence, elsewhere(shown.evidence, shown.ids, task.seed))
+        )
+        found.append((shown.area, *(hits(model, kept, truth) for kept in (fill, *alone))))
+    area, before, after, random = map(np.concatenate, zip(*found, strict=True))
     return measured(
         "keep",
         task.group.name,
         f"share taken for {task.group.class_name}",
-        hits(model, fill, truth),
-        hits(model, torch.where(evidence, frames, fill), truth),
-        {"random regions of equal area": hits(model, torch.where(control, frames, fill), truth)},
+        before,
+        after,
+        {"random regions of equal area": random},
         seed=task.seed,
-        said={"area_kept": round(float(evidence.float().mean()), 4), "before": "nothing is kept"},
+        said={"area_kept": round(float(area.mean()), 4), "before": "nothing is kept"},
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..effect import Effect, measured
 from ..groups.intervene import elsewhere, removed
 from ..redetection import mask_objects
@@ -19,19 +21,21 @@ def mask(task: Task) -> Effect:
     """
     if task.run.of_objects:
         return mask_objects(task)
-    model = task.model
-    frames, evidence, ids = task.evidence()
-    control = elsewhere(evidence, ids, task.seed)
-    images = task.own_images()
-    labelled = all(images.labels[i] is not None for i in ids)
-    truth = truth_of(model, images, ids, "mask") if labelled else task.groups.facts.classes[ids]
+    model, images, found = task.model, task.own_images(), []
+    labelled = all(images.labels[i] is not None for i in task.group.ids)
+    for shown in task.evidence():
+        frames, classes = shown.frames, task.groups.facts.classes[shown.ids]
+        truth = truth_of(model, images, shown.ids, "mask") if labelled else classes
+        filled = (removed(frames, one) for one in (shown.evidence, elsewhere(shown.evidence, shown.ids, task.seed)))
+        found.append((shown.area, *(hits(model, one, truth) for one in (frames, *filled))))
+    area, before, after, random = map(np.concatenate, zip(*found, strict=True))
     return measured(
         "mask",
         task.group.name,
         "accuracy" if labelled else "share that keeps its prediction",
-        hits(model, frames, truth),
-        hits(model, removed(frames, evidence), truth),
-        {"random regions of equal area": hits(model, removed(frames, control), truth)},
+        before,
+        after,
+        {"random regions of equal area": random},
         seed=task.seed,
-        said={"area_filled": round(float(evidence.float().mean()), 4)},
+        said={"area_filled": round(float(area.mean()), 4)},
     )
