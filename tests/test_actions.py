@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 from dataclasses import replace
@@ -240,6 +241,10 @@ def test_what_cannot_be_done_is_said(
         act(groups, "green", "mask", model)
     with pytest.raises(InputError, match="No parameter 'strenght'"):
         act(groups, green, "retrain", model, train=train, strenght=3)
+    with pytest.raises(InputError, match="Give one of them"):
+        act(groups, green, "retrain", model, train=train, anew=True, fit=lambda *_: model)
+    with pytest.raises(InputError, match="no output 99"):
+        act(groups, green, "relabel", model, train=train, label=99)
     nothing = write(tmp_path / "blue only", 50, seed=3).subset([k for k in range(50) if k % 5 in (1, 2, 4)])
     with pytest.raises(InputError, match="no training image shows"):
         act(groups, green, "retrain", model, train=nothing)
@@ -340,8 +345,69 @@ def test_a_layer_without_a_bias_gets_one_and_a_net_without_a_layer_is_refused() 
     learnt = made.learnt(made.features, np.zeros_like(truth), stay=0.01)
     assert float(learnt.forward(frames).detach().softmax(1)[:, 0].mean()) > 0.8
     assert net[2].bias is None
+    with pytest.raises(InputError, match="Got the label 7"):
+        made.learnt(made.features, np.full_like(truth, 7), stay=0.01)
+
+
+class Scaled(nn.Module):
+    """Scores that are not what the last linear layer gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.mean((2, 3))) * 4  # type: ignore[no-any-return]
+
+
+class Tokens(Scaled):
+    """A head at every place, averaged."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.flatten(2).transpose(1, 2)).mean(1)  # type: ignore[no-any-return]
+
+
+class Idle(Scaled):
+    """A last linear layer that is never asked."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))[:, :2]
+
+
+@pytest.mark.parametrize(
+    "net",
+    [nn.Sequential(nn.Conv2d(3, 2, 4), nn.Flatten()), Scaled(), Tokens(), Idle()],
+    ids=lambda net: type(net).__name__,
+)
+def test_a_net_that_does_not_end_in_a_linear_layer_is_refused(net: nn.Module) -> None:
+    frames, truth = spotted(60, 3)
     with pytest.raises(InputError, match="does not end in a linear layer"):
-        LastLayer(Model(nn.Sequential(nn.Conv2d(3, 2, 4), nn.Flatten()).eval(), classes=["a", "b"]), frames, truth)
+        LastLayer(Model(net.eval(), classes=["a", "b"]), frames, truth)
+
+
+def test_what_said_nothing_in_training_does_not_move() -> None:
+    frames, truth = spotted(300, 4)
+    frames[:, 2] = 0
+    made = linear(2, 1.0)
+    last = LastLayer(made, frames, truth)
+    woken = frames.clone()
+    woken[:60, 2] = 0.1
+    learnt = last.learnt(last.entering(woken), truth, stay=0.0025)
+    assert torch.equal(weights(learnt)[:, 2], weights(made)[:, 2])
+    assert not torch.equal(weights(learnt)[:, :2], weights(made)[:, :2])
+
+
+def test_any_precision_learns_and_inference_mode_does_not_reach_inside() -> None:
+    frames, truth = spotted(300, 5)
+    single = linear(2, 1.0)
+    double = Model(copy.deepcopy(single.net).double(), classes=["a", "b"])
+    first, second = (LastLayer(one, frames, truth) for one in (single, double))
+    with torch.inference_mode():
+        learnt = first.learnt(first.features, 1 - truth, stay=0.01)
+    other = second.learnt(second.features, 1 - truth, stay=0.01)
+    assert weights(other).dtype == torch.float64
+    torch.testing.assert_close(weights(learnt), weights(other).float(), atol=1e-4, rtol=1e-4)
+    assert not weights(learnt).is_inference()
 
 
 def weights(model: Model) -> Tensor:

@@ -32,6 +32,7 @@ from whylens.references import Reference, matched, references
 from whylens.run import local
 from whylens.run.commit import Table, commit, record_path
 from whylens.run.verify import withdraw
+from whylens.view.objects import picked
 
 NET = "import sys; sys.path.insert(0, {folder!r})\nimport detector\n\n\ndef make():\n    return detector.model()\n"
 
@@ -569,6 +570,7 @@ def test_the_report_of_objects(
     assert "Missed 0.000" in read.text
     classes = {row[0]: row[1:] for row in table(html, "classes")}
     rows = run.instances().to_pylist()
+    assert set(classes) == {row["class"] for row in rows}
     for name, (count, score, there, share) in classes.items():
         own = [row for row in rows if row["class"] == name]
         assert int(count) == len(own)
@@ -584,6 +586,39 @@ def test_the_report_of_objects(
     assert str(act.said["its_change"]) in read.text  # an interval, not its parts
     shown = [img["alt"] for img in read.all("img") if img["alt"].startswith("grad_cam on")]
     assert len(shown) == min(prints, 12) + 12
+
+
+def test_a_run_that_is_going_is_reported_and_its_objects_are_counted_anew(run: whylens.Run, tmp_path: Path) -> None:
+    going = whylens.open_run(shutil.copytree(run.folder, tmp_path / "going"))
+    record = record_path(going.folder, "", 0)
+    held = record.read_bytes()
+    record.unlink()
+    going.refresh()
+    key = f"{going.instances().column('key')[0].as_py()} #0"
+    assert going.ids(key) == [0]
+    assert torch.equal(going.maps("grad_cam", key), run.maps("grad_cam", key))
+    assert "It is still going: 20 images" in whylens.report(going, tmp_path / "r.html").read_text("utf-8")
+    record.write_bytes(held)
+    going.refresh()
+    assert going.ids(key) == run.ids(key) != [0]
+    assert torch.equal(going.maps("grad_cam", key), run.maps("grad_cam", key))
+
+
+def test_images_without_annotations_stand_apart_in_the_report(
+    images: whylens.Images, place: Path, tmp_path: Path
+) -> None:
+    said = json.loads((place / "instances.json").read_text())
+    said["images"] = [one for one in said["images"] if one["id"] < 2]
+    said["annotations"] = [one for one in said["annotations"] if one["image_id"] < 2]
+    (tmp_path / "few.json").write_text(json.dumps(said))
+    some = whylens.load_images(place / "photos", masks=tmp_path / "few.json").subset(list(range(6)))
+    run = whylens.audit(detector.model(), some, out=tmp_path / "run", methods=["grad_cam"])
+    references = [row["reference"] is not None for row in run.instances().to_pylist()]
+    shown = {title: numbers for title, numbers, _ in picked(run, 100)}
+    assert shown["Objects"]
+    assert not any(references[n] for n in shown["Objects"])
+    assert all(references[n] for n in shown["As annotated"])
+    assert sorted(n for numbers in shown.values() for n in numbers) == list(range(len(references)))
 
 
 def test_the_report_of_objects_says_what_was_missed(images: whylens.Images, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ._state import as_found
+from ._state import as_found, own_precision
 from .effect import Effect, measured
 from .errors import InputError
 from .groups import cluster, project
@@ -31,7 +31,10 @@ Array = NDArray[Any]
 _BATCH = 64
 
 STAY = 0.0025
-"""Of the way a layer moves; from a tenth to ten times of it the planted nets unlearn about as much."""
+"""Of the way a layer moves; at a tenth of it the planted nets unlearn about as much."""
+
+DEAD = 1e-3
+"""A feature that varies less than this share of the others' median does not move: how far to go, nothing tells."""
 
 _STEPS = 500
 """Of L-BFGS, at most, until the last layer's loss has no slope."""
@@ -67,12 +70,14 @@ class Lesson:
         return LastLayer(self.model, self.frames, self.truth)
 
 
-def lesson(task: Task, model: Model) -> Lesson:
+def lesson(task: Task, model: Model, *, last: bool) -> Lesson:
     """The training set with the group's evidence found in it, as it was in the run: explained, embedded, and given
-    the group of its nearest points of the same predicted class."""
+    the group of its nearest points of the same predicted class. With `last` its last layer is to learn from it."""
     train = task.train
     if train is None:
         raise InputError("act: this action learns, and needs the training images: train=.")
+    if last:
+        LastLayer(model, framed(model, train, range(min(2, len(train)))), np.zeros(min(2, len(train)), np.int64))
     known = int(task.groups.facts.classes[task.group.ids[0]])
     truth = truth_of(model, train, range(len(train)), "train")
     _, stored = task.run.method(str(task.groups.settings["method"]))
@@ -121,21 +126,35 @@ class LastLayer:
         bias = self._layer.bias
         self._bias = torch.zeros_like(self._weight[:, 0]) if bias is None else bias.detach().cpu().double()
         self.features = self.entering(frames)
-        self._middle, self._spread = self.features.mean(0), self.features.std(0, correction=0) + 1e-6
-        self._length = float(((self._weight * self._spread) ** 2).sum(1).mean()) or 1.0
+        self._check(frames[:1])
+        self._middle, spread = self.features.mean(0), self.features.std(0, correction=0)
+        self._length = float(((self._weight * spread) ** 2).sum(1).mean()) or 1.0
+        alive = spread[spread > 0]
+        self._spread = torch.where(spread > (DEAD * alive.median() if len(alive) else 0), spread, torch.inf)
         self._slope = self._loss_and_slope(self._zeros(), self.features, truth)[1]
 
     def entering(self, frames: Tensor) -> Tensor:
         """What enters the layer ``(N, K)`` for frames, float64 on the CPU; `features` holds that of the data."""
         held: list[Tensor] = []
-        handle = self._layer.register_forward_pre_hook(lambda _m, given: held.append(given[0].detach().double().cpu()))
+        handle = self._layer.register_forward_pre_hook(lambda _m, given: held.append(given[0].detach().cpu().double()))
         try:
             with as_found(self.model.net), torch.no_grad():
                 for part in torch.split(frames, _BATCH):
-                    self.model.forward(part.to(self.model.device))
+                    self.model.forward(part.to(self.model.device, self.model.dtype))
         finally:
             handle.remove()
-        return torch.cat(held).flatten(1)
+        return torch.cat(held) if held else torch.zeros(0)
+
+    def _check(self, frames: Tensor) -> None:
+        """InputError where the net's scores are not what this layer makes of what enters it."""
+        with as_found(self.model.net), torch.no_grad():
+            said = self.model.scores(self.model.forward(frames.to(self.model.device, self.model.dtype))).cpu().double()
+        known, expected = self.features, (said.shape[0], self._weight.shape[1])
+        if known.ndim != 2 or (min(len(known), 1), *known.shape[1:]) != expected:
+            raise _no_last_layer(self.model)
+        made = F.linear(known[: len(said)], self._weight, self._bias)
+        if made.shape != said.shape or not torch.allclose(made, said, rtol=0.05, atol=0.05 * float(said.abs().max())):
+            raise _no_last_layer(self.model)
 
     def learnt(self, features: Tensor, truth: Array, *, stay: float, anew: bool = False) -> Model:
         """A copy of the model whose layer is learnt further on changed features ``(N, K)`` and truth ``(N,)``.
@@ -144,6 +163,10 @@ class LastLayer:
         length of a class's weights being 1, against the mean loss. The problem is convex, and solved to its end.
         `anew` leaves the slope in: the layer then moves on data that were not changed too.
         """
+        with own_precision(self.model.net):
+            return self._learnt(features, truth, stay, anew)
+
+    def _learnt(self, features: Tensor, truth: Array, stay: float, anew: bool) -> Model:
         moved = self._zeros().requires_grad_()
         slope_before = torch.zeros_like(self._slope) if anew else self._slope
         search = torch.optim.LBFGS(
@@ -173,6 +196,8 @@ class LastLayer:
         seen = F.pad((features - self._middle) / self._spread, (0, 1), value=1.0)
         logits = F.linear(features, self._weight, self._bias) + F.linear(seen, moved)
         known = torch.from_numpy(np.asarray(truth, np.int64))
+        if int(known.max()) >= logits.shape[1]:
+            raise InputError(f"act: {self.model.name} has {logits.shape[1]} outputs. Got the label {int(known.max())}.")
         over = logits.softmax(1) - F.one_hot(known, logits.shape[1])
         return F.cross_entropy(logits, known), over.T @ seen / len(seen)
 
@@ -181,24 +206,35 @@ def _last_linear(model: Model) -> tuple[str, nn.Linear]:
     """The last linear layer, by name; InputError where the net does not end in one."""
     linear = [(n, m) for n, m in model.net.named_modules() if isinstance(m, nn.Linear)]
     if not linear or (model.classes and linear[-1][1].out_features != len(model.classes)):
-        raise InputError(
-            f"retrain: {model.name} does not end in a linear layer with one output per class. Give your own fit=."
-        )
+        raise _no_last_layer(model)
     return linear[-1]
+
+
+def _no_last_layer(model: Model) -> InputError:
+    return InputError(
+        f"act: {model.name} does not end in a linear layer with one output per class, so that it cannot be learnt "
+        "further here. Use retrain with your own fit=."
+    )
 
 
 def judged(task: Task, action: str, made: Model, controls: Mapping[str, Model], said: Mapping[str, Any]) -> Effect:
     """The effect of a model that was learnt: accuracy on the images given, else the run's own, beside its controls."""
     images = task.run.images if task.given_images is None else task.given_images
     ids = range(len(images))
-    frames, truth = framed(task.model, images, ids), truth_of(task.model, images, ids, "images")
+    truth, models = truth_of(task.model, images, ids, "images"), (task.model, made, *controls.values())
+    found = []
+    for start in range(0, len(images), _BATCH):
+        batch = ids[start : start + _BATCH]
+        frames = framed(task.model, images, batch)
+        found.append([hits(one, frames, truth[batch]) for one in models])
+    before, after, *others = (np.concatenate(one) for one in zip(*found, strict=True))
     return measured(
         action,
         task.group.name,
         "accuracy",
-        hits(task.model, frames, truth),
-        hits(made, frames, truth),
-        {name: hits(control, frames, truth) for name, control in controls.items()},
+        before,
+        after,
+        dict(zip(controls, others, strict=True)),
         seed=task.seed,
         said=said,
         model=made,

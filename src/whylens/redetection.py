@@ -109,15 +109,15 @@ def _others(task: Task, count: int, threshold: float) -> dict[str, Any]:
     rest = np.setdiff1d(same, own)
     if not len(rest):
         return {"random_objects_of_equal_number": "there are no others of the class"}
+    rest = rest[[c is not None for c in task.run.instances_at(rest.tolist()).column("covered").to_pylist()]]
+    if not len(rest):
+        return {"random_objects_of_equal_number": "there are none with an annotated mask"}
     drawn = np.sort(np.random.default_rng([task.seed, len(own)]).permutation(rest)[:count])
     before, after, images = [], [], []
-    try:
-        for scene in _scenes(task, drawn.tolist(), "fill others"):
-            before += scene.whole(scene.found, threshold)
-            after += scene.whole(_detected(task.model, scene.filled), threshold)
-            images += [scene.image] * len(scene.own)
-    except InputError:
-        return {"random_objects_of_equal_number": "there are none with an annotated mask"}
+    for scene in _scenes(task, drawn.tolist(), "fill others"):
+        before += scene.whole(scene.found, threshold)
+        after += scene.whole(_detected(task.model, scene.filled), threshold)
+        images += [scene.image] * len(scene.own)
     effect = measured(
         "mask", "others", "", np.array(before), np.array(after), {}, seed=task.seed, images=np.array(images)
     )

@@ -88,7 +88,7 @@ def hits(model: Model, frames: Tensor, truth: Array) -> Array:
     """Whether the model predicts the truth ``(N,)`` for frames ``(N, C, H, W)``: 1 or 0."""
     if not len(frames):
         return np.zeros(0)
-    found = torch.cat([model.predict(part).argmax(1) for part in torch.split(frames, _BATCH)])
+    found = torch.cat([model.predict(part).argmax(1).cpu() for part in torch.split(frames, _BATCH)])
     right: Array = (found.numpy() == truth).astype(np.float64)
     return right
 
@@ -100,5 +100,14 @@ def truth_of(model: Model, images: Images, ids: Any, what: str) -> Array:
         label = images.labels[i]
         if label is None:
             raise InputError(f"{what}: image '{images.ids[i]}' has no label, and accuracy needs one. Give labels.")
-        found.append(model.class_index(label) if isinstance(label, str) else int(label))
+        found.append(output_of(model, label, what))
     return np.array(found, np.int64)
+
+
+def output_of(model: Model, label: str | int, what: str) -> int:
+    """The output of a class by name or number; InputError for one that the model does not have."""
+    if isinstance(label, str):
+        return model.class_index(label)
+    if label < 0 or (model.classes is not None and label >= len(model.classes)):
+        raise InputError(f"{what}: {model.name} has no output {label}. It knows {len(model.classes or ())} classes.")
+    return int(label)

@@ -137,6 +137,8 @@ def test_rows_of_some_images_are_those_of_the_table(stored: Run) -> None:
     assert stored.table_at([], names).column_names == names
     key = stored.table(["key"]).column(0)[3].as_py()
     assert stored.table_at(key, ["image_id"]).to_pylist() == [{"image_id": 3}]
+    with pytest.raises(InputError, match="nope"):
+        stored.table_at([0], ["nope"])
     with pytest.raises(InputError, match="whole images, not objects"):
         stored.instances_at([0])
 

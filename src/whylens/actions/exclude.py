@@ -16,7 +16,7 @@ def exclude(task: Task, *, stay: Annotated[float, Range(1e-6, None)] = STAY) -> 
 
     Control, learnt in the same way: without random images of equal number. With all of them it stays as it is.
     """
-    held = lesson(task, task.model)
+    held = lesson(task, task.model, last=True)
     shows = held.shows
     if shows.all() or not shows.any():
         raise InputError(f"exclude: some, not all, of the training images must show '{task.group.name}'.")

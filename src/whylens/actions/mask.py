@@ -22,10 +22,11 @@ def mask(task: Task) -> Effect:
     if task.run.of_objects:
         return mask_objects(task)
     model, images, found = task.model, task.own_images(), []
-    labelled = all(images.labels[i] is not None for i in task.group.ids)
+    ids = sorted(task.group.ids)
+    labelled = all(images.labels[i] is not None for i in ids)
+    known = truth_of(model, images, ids, "mask") if labelled else task.groups.facts.classes[ids]
     for shown in task.evidence():
-        frames, classes = shown.frames, task.groups.facts.classes[shown.ids]
-        truth = truth_of(model, images, shown.ids, "mask") if labelled else classes
+        frames, truth = shown.frames, known[np.searchsorted(ids, shown.ids)]
         filled = (removed(frames, one) for one in (shown.evidence, elsewhere(shown.evidence, shown.ids, task.seed)))
         found.append((shown.area, *(hits(model, one, truth) for one in (frames, *filled))))
     area, before, after, random = map(np.concatenate, zip(*found, strict=True))

@@ -10,7 +10,7 @@ from .._check import Range
 from ..effect import Effect
 from ..errors import InputError
 from ..learn import STAY, judged, lesson
-from ..task import Task
+from ..task import Task, output_of
 
 
 def relabel(task: Task, *, label: str | int, stay: Annotated[float, Range(1e-6, None)] = STAY) -> Effect:
@@ -19,8 +19,8 @@ def relabel(task: Task, *, label: str | int, stay: Annotated[float, Range(1e-6, 
     Control, learnt in the same way: random images of equal number with that label. With the labels as they are the
     layer stays as it is.
     """
-    index = task.model.class_index(label) if isinstance(label, str) else label
-    held = lesson(task, task.model)
+    index = output_of(task.model, label, "relabel")
+    held = lesson(task, task.model, last=True)
     shows = held.shows
     if not shows.any():
         raise InputError(f"relabel: no training image shows '{task.group.name}'.")

@@ -42,8 +42,12 @@ def retrain(
     """
     if fit is not None and not callable(fit):
         raise InputError(f"retrain: fit must be a function (frames, truth) -> Model. Got {fit!r}.")
+    if fit is not None and anew:
+        raise InputError(
+            "retrain: anew is about the last layer, which your own fit takes the place of. Give one of them."
+        )
     own: Fit | None = fit
-    held = lesson(task, task.model)
+    held = lesson(task, task.model, last=own is None)
     if not held.shows.any():
         raise InputError(f"retrain: no training image shows '{task.group.name}'. Is it the set the model learnt from?")
 

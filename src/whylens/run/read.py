@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,7 @@ class Run:
 
     def refresh(self) -> Run:
         """Look again at what is committed by now."""
+        self.__dict__.pop("_object_keys", None)  # objects are counted over what is committed
         self.parts: tuple[Part, ...] = (self.plan.base, *additions(self.folder))
         self.records = {part.name: records(self.folder, part.name, self.plan.shards) for part in self.parts}
         return self
@@ -117,10 +118,7 @@ class Run:
 
         `columns` picks some; without it all but the embeddings come (`embeddings` brings those too).
         """
-        known = self._columns(embeddings or columns is not None)
-        for name in columns or ():
-            if name not in known:
-                raise no_such("column", name, list(known), f"The run has {len(known)} columns.")
+        known = self._columns(embeddings or columns is not None, columns or ())
         wanted = [name for name in known if columns is None or name in columns or name == "image_id"]
         shards = list(self.records[BASE])
         pieces = [self._rows(shard, wanted, known) for shard in shards]
@@ -129,20 +127,17 @@ class Run:
 
     def table_at(self, ids: Ids, columns: Sequence[str]) -> pa.Table:
         """`table` of some images by `image_id` or key, those that are committed, without reading the others."""
-        known, found = self._columns(True), self._numbers(ids, "image")
-        held: dict[int, pa.Table] = {}
-        for number in found:
-            shard = number // self.plan.shard_rows
-            if shard not in held and shard in self.records[BASE]:
-                held[shard] = self._rows(shard, list(columns), known)
-        rows = [divmod(number, self.plan.shard_rows) for number in found]
-        pieces = [held[shard].slice(row, 1) for shard, row in rows if shard in held]
-        return pa.concat_tables(pieces) if pieces else pa.table({n: pa.array([], known[n][1]) for n in columns})
+        known = self._columns(True, columns)
+        places = [divmod(number, self.plan.shard_rows) for number in self._numbers(ids, "image")]
+        there = [place for place in places if place[0] in self.records[BASE]]
+        made = _taken(there, lambda shard: self._rows(shard, list(columns), known))
+        return pa.table({n: pa.array([], known[n][1]) for n in columns}) if made is None else made
 
     def instances(self, *, embeddings: bool = False) -> pa.Table:
         """The objects of a detector's run, one row each, with the `key` of their image; InputError in another run.
 
-        Their row numbers are what `maps`, `embeddings` and `explanation` count by.
+        Their row numbers are what `maps`, `embeddings` and `explanation` count by; they are of what is committed by
+        now, and shift while a run is going.
         """
         known = self._object_schema(embeddings)
         pieces = [self._objects(shard, known) for shard in self.records[BASE]]
@@ -151,10 +146,8 @@ class Run:
     def instances_at(self, ids: Ids) -> pa.Table:
         """`instances` of some numbers or ``KEY #0``, without reading the others."""
         known = self._object_schema(False)
-        places = self._places(self._numbers(ids, "object"))
-        held = {shard: self._objects(shard, known) for shard in dict.fromkeys(shard for shard, _ in places)}
-        pieces = [held[shard].slice(row, 1) for shard, row in places]
-        return pa.concat_tables(pieces) if pieces else self.instances().slice(0, 0)
+        made = _taken(self._places(self._numbers(ids, "object")), lambda shard: self._objects(shard, known))
+        return self.instances().slice(0, 0) if made is None else made
 
     def _object_schema(self, embeddings: bool) -> pa.Schema:
         if not self.of_objects:
@@ -194,8 +187,8 @@ class Run:
         within = [bisect_right(starts, number) - 1 for number in numbers]  # of shards that start alike the last has it
         return [(shards[k], number - starts[k]) for k, number in zip(within, numbers, strict=True)]
 
-    def _columns(self, embeddings: bool) -> dict[str, tuple[str, Any]]:
-        """All columns in order: where each stands (a part's name, or the plan) and its type."""
+    def _columns(self, embeddings: bool, asked: Sequence[str] = ()) -> dict[str, tuple[str, Any]]:
+        """All columns in order: where each stands (a part's name, or the plan) and its type; `asked` are among them."""
         known: dict[str, tuple[str, Any]] = {}
         for part in self.parts:
             for field in schema.rows_schema(part):
@@ -204,6 +197,9 @@ class Run:
         for field in self._plan_schema:
             if field.name in ("uri", "mask") or field.name not in _PLANNED:
                 known.setdefault(field.name, (_PLAN, field.type))
+        for name in asked:
+            if name not in known:
+                raise no_such("column", name, list(known), f"The run has {len(known)} columns.")
         return known
 
     @cached_property
@@ -364,6 +360,17 @@ class Run:
             start, stop = self.plan.bounds(shard)
             raise InputError(f"Images {start} to {stop - 1} are not committed yet. Run the same audit again.")
         return record
+
+
+def _taken(places: Sequence[tuple[int, int]], table: Callable[[int], pa.Table]) -> pa.Table | None:
+    """Rows by shard and row there, in this order; None where there are none."""
+    of_shard: dict[int, list[int]] = {}
+    for k, (shard, _) in enumerate(places):
+        of_shard.setdefault(shard, []).append(k)
+    if not places:
+        return None
+    taken = pa.concat_tables([table(shard).take([places[k][1] for k in which]) for shard, which in of_shard.items()])
+    return taken.take(np.argsort(np.concatenate(list(of_shard.values()))))
 
 
 _PLAN = "plan/"

@@ -29,8 +29,8 @@ def judged_html(run: Run, summary: Summary) -> str:
     if summary.incomplete is not None and summary.incomplete.n:
         told.append(f"Incomplete {summary.incomplete} of {summary.incomplete.n} masks with a reference.")
     rows = run.instances().to_pylist()
-    known = [n is not None for n in run.table(["references"]).column(0).to_pylist()]
-    judged = [row for row in rows if known[row["image_id"]]]
+    known = _annotated(run)
+    judged = [row for row in rows if row["image_id"] in known]
     names = sorted({row["class"] for row in rows})
     lines = [_line(name, rows, judged) for name in names]
     words = "".join(f"<p><strong>{html_text(word)}</strong></p>" for word in told) or (
@@ -42,6 +42,12 @@ def judged_html(run: Run, summary: Summary) -> str:
     )
     table = table_html(_HEAD, lines, "classes") if lines else "<p>No object was found.</p>"
     return f"<section><h2>How good it is</h2>{words}{table}{note}{_missing(run)}</section>"
+
+
+def _annotated(run: Run) -> set[int]:
+    """The images whose objects are annotated."""
+    rows = run.table(["image_id", "references"]).to_pylist()
+    return {row["image_id"] for row in rows if row["references"] is not None}
 
 
 def _line(name: str, rows: Sequence[dict[str, Any]], judged: Sequence[dict[str, Any]]) -> list[str]:
@@ -63,23 +69,24 @@ def _missing(run: Run) -> str:
     if not missed:
         return ""
     rows = [[row["key"], str(row["references"]), str(row["missed"])] for row in missed[:LISTED]]
-    more = (
-        f"<p>and {counted(len(missed) - LISTED, 'more image')} with missed objects.</p>" if len(missed) > LISTED else ""
-    )
+    left = counted(len(missed) - LISTED, "more image")
+    more = f"<p>and {left} with missed objects.</p>" if len(missed) > LISTED else ""
     return table_html(("image", "annotated", "missed"), rows, "images with missed objects") + more
 
 
 def picked(run: Run, most: int) -> Iterator[tuple[str, list[int], str]]:
     """Objects to show: a title, their numbers in `Run.instances`, and which they are. The surest come first."""
     rows = run.instances().to_pylist()
-    known = [n is not None for n in run.table(["references"]).column(0).to_pylist()]
+    known = _annotated(run)
     surest = sorted(range(len(rows)), key=lambda n: -rows[n]["score"])
     incomplete = [n for n in surest if rows[n]["incomplete"]]
-    false = [n for n in surest if known[rows[n]["image_id"]] and rows[n]["reference"] is None]
-    rest = [n for n in surest if n not in {*incomplete, *false}]
+    false = [n for n in surest if rows[n]["reference"] is None and rows[n]["image_id"] in known]
+    right = [n for n in surest if rows[n]["reference"] is not None and not rows[n]["incomplete"]]
+    unknown = [n for n in surest if rows[n]["image_id"] not in known]
     yield "Incomplete masks", incomplete[:most], "The mask leaves part of the annotated object out."
     yield "Nothing is annotated there", false[:most], "No annotated object of the class is where it was found."
-    yield ("As annotated" if any(known) else "Objects"), rest[:most], ""
+    yield "As annotated", right[:most], ""
+    yield "Objects", unknown[:most], "Nothing is annotated in their images."
 
 
 def facts(run: Run, numbers: Sequence[int]) -> list[dict[str, str]]:
