@@ -146,21 +146,20 @@ def logo_table(
     model: whylens.Model, images: whylens.Images, kinds: Mapping[str, list[int]], category: int, logos: Boxes
 ) -> Iterator[str]:
     """mAP before and after the logo has the colour of the drill around it, theirs and ours."""
-    found: tuple[list[Any], list[Any]] = ([], [])
-    known = []
+    judged = (Judged(), Judged())
     for number, name in enumerate(images.ids):
         photo, objects = images[number], images.objects(number) or []
         frame, placement = model.prepare(photo.pixels, photo.orientation)
-        known.append(references(objects, model, placement))
+        known = references(objects, model, placement)
         drills = [one.inside.numpy() for one, kind in zip(objects, kinds[name], strict=True) if kind == category]
         pixels = photo.pixels.permute(1, 2, 0).numpy()
         if name in logos:
             within = np.any(drills, axis=0)
             pixels = fill(pixels, fill_box(logos[name], within.shape) & within, within)
         filled, _ = model.prepare(torch.from_numpy(pixels).permute(2, 0, 1), photo.orientation)
-        for each, shown in zip(found, (frame, filled), strict=True):
-            each.extend(model.detect(shown[None], threshold=0))
-    (before, after), (change,) = average_precision([Judged(one, known) for one in found])
+        for tally, shown in zip(judged, (frame, filled), strict=True):
+            tally.add(*model.detect(shown[None], threshold=0), known)
+    (before, after), (change,) = average_precision(judged)
     yield line(["mAP", "paper", "ours"])
     yield line(["---"] * 3)
     yield line(["as it is", PAPER["mAP"], str(before)])
