@@ -280,6 +280,8 @@ class Run:
         )
 
     def _why(self, number: int) -> str:
+        if self.of_objects:
+            return "it was not explained."
         shard, row = divmod(number, self.plan.shard_rows)
         file = self.store.file(self._record(self.plan.base, shard), self.plan.base.rows_family)
         reason = self.store.column(file, "error")[row]
