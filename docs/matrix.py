@@ -27,12 +27,12 @@ from whylens.demo import photos
 PAGE = Path(__file__).parent / "matrix.md"
 START, END = "<!-- matrix: start -->", "<!-- matrix: end -->"
 QUICK = {
-    "dax": {"samples": 100},
+    "dax": {"samples": 100, "steps": 50},
     "expected_gradients": {"samples": 8},
     "gax": {"steps": 20},
-    "gsinquire": {"steps": 5},
-    "igos": {"iterations": 3},
-    "igos_pp": {"iterations": 3},
+    "gsinquire": {"steps": 5, "rounds": 1, "count": 60},
+    "igos": {"iterations": 1, "steps": 2},
+    "igos_pp": {"iterations": 1, "steps": 2},
     "kernel_shap": {"samples": 128},
     "lime": {"samples": 200},
     "meaningful_perturbation": {"iterations": 10},
