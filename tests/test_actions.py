@@ -185,6 +185,21 @@ def test_your_own_training_takes_the_place_of_the_last_layer(
     assert found.verdict == "no evidence"
 
 
+def test_your_own_training_is_named_by_its_file(
+    groups: whylens.Groups, green: Any, model: Model, train: whylens.Images, swapped: whylens.Images, tmp_path: Path
+) -> None:
+    tests = str(Path(__file__).parent)
+    (tmp_path / "my train.py").write_text(
+        f"import sys\nsys.path.insert(0, {tests!r})\nfrom synthetic_shortcut import shortcut\n\n\n"
+        "def fit(frames, truth):\n    assert len(frames) == len(truth) == 200\n    return shortcut()\n"
+    )
+    found = act(groups, green, "retrain", model, train=train, images=swapped, fit=f"{tmp_path / 'my train.py'}:fit")
+    assert found.verdict == "no evidence"
+    assert set(found.controls) == {"random regions of equal shape", "nothing changed"}
+    with pytest.raises(InputError, match="has no function 'other'"):
+        act(groups, green, "retrain", model, train=train, fit=f"{tmp_path / 'my train.py'}:other")
+
+
 def test_export_writes_masks_over_the_photos(groups: whylens.Groups, green: Any, model: Model, tmp_path: Path) -> None:
     act(groups, green, "export", model, out=str(tmp_path / "out dir"))
     rows = list(csv.DictReader((tmp_path / "out dir" / "group.csv").open()))

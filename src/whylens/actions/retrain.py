@@ -16,6 +16,7 @@ from ..groups.intervene import elsewhere, removed
 from ..learn import STAY, Lesson, judged, lesson
 from ..model import Model
 from ..task import Task
+from ..zoo.script import user_function
 
 Fit = Callable[[Tensor, Any], Model]
 """Your own training: frames ``(N, C, H, W)`` and true outputs ``(N,)`` → a Model."""
@@ -37,9 +38,10 @@ def retrain(
     in the same way: random regions of equal shape in place of the evidence. `stay` holds the layer where it is.
 
     On images that are not changed the layer does not move, so that the effect is of the act alone. `anew` also takes
-    what it gains from those, `fit` replaces its learning by your own; what either makes of unchanged images is then
-    another control. `Effect.model` is the model that was learnt.
+    what it gains from those; `fit`, a function or FILE.py:FUNCTION, replaces its learning by your own. What either does
+    with unchanged images is then another control. `Effect.model` is the model that was learnt.
     """
+    fit = user_function(fit) if isinstance(fit, str) else fit
     if fit is not None and not callable(fit):
         raise InputError(f"retrain: fit must be a function (frames, truth) -> Model. Got {fit!r}.")
     if fit is not None and anew:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +33,8 @@ def answers(spec: str) -> bool:
 
 def open(spec: str, weights: str) -> Opened:
     """What FUNCTION() returns: a torch module, ``(module, preprocess)``, or a whole `Model`."""
-    path, _, name = spec.rpartition(":") if re.search(r"\.py:\w*$", spec) else (spec, "", "")
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"No file '{file}'.")
-    if not name:
-        raise InputError(f"'{spec}' names no function. Write {file.name}:FUNCTION, a function that returns the net.")
-    log.info("Running the code of %s.", file)
-    module_spec = importlib.util.spec_from_file_location(f"whylens_user_{file.stem}", file)
-    if module_spec is None or module_spec.loader is None:
-        raise InputError(f"'{file}' is no Python file.")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{file.name} cannot be run: {kind_and_line(error)}.") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise InputError(f"{file.name} has no function '{name}'.")
+    file, name = _parts(spec)
+    function = user_function(spec)
     try:
         made = function()
     except (Exception, SystemExit) as error:
@@ -63,6 +48,34 @@ def open(spec: str, weights: str) -> Opened:
     if weights not in ("default", "none"):
         fill(lambda _classes: opened.net, weights)
     return opened
+
+
+def user_function(spec: str) -> Callable[..., Any]:
+    """FUNCTION of FILE.py, which is run for it. InputError where there is no such file or function."""
+    file, name = _parts(spec)
+    if not file.is_file():
+        raise InputError(f"No file '{file}'.")
+    if not name:
+        raise InputError(f"'{spec}' names no function. Write {file.name}:FUNCTION, one that the file defines.")
+    log.info("Running the code of %s.", file)
+    module_spec = importlib.util.spec_from_file_location(f"whylens_user_{file.stem}", file)
+    if module_spec is None or module_spec.loader is None:
+        raise InputError(f"'{file}' is no Python file.")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{file.name} cannot be run: {kind_and_line(error)}.") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise InputError(f"{file.name} has no function '{name}'.")
+    made: Callable[..., Any] = function
+    return made
+
+
+def _parts(spec: str) -> tuple[Path, str]:
+    path, _, name = spec.rpartition(":") if re.search(r"\.py:\w*$", spec) else (spec, "", "")
+    return Path(path), name
 
 
 def _opened(made: Any) -> Opened:
