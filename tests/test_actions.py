@@ -196,6 +196,8 @@ def test_your_own_training_is_named_by_its_file(
     found = act(groups, green, "retrain", model, train=train, images=swapped, fit=f"{tmp_path / 'my train.py'}:fit")
     assert found.verdict == "no evidence"
     assert set(found.controls) == {"random regions of equal shape", "nothing changed"}
+    with pytest.raises(InputError, match=r"your own fit cannot be run: ZeroDivisionError"):
+        act(groups, green, "retrain", model, train=train, fit=lambda *_: 1 / 0)
     with pytest.raises(InputError, match="has no function 'other'"):
         act(groups, green, "retrain", model, train=train, fit=f"{tmp_path / 'my train.py'}:other")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._check import Range
 from ..effect import Effect
-from ..errors import InputError
+from ..errors import InputError, kind_and_line
 from ..groups.intervene import elsewhere, removed
 from ..learn import STAY, Lesson, judged, lesson
 from ..model import Model
@@ -56,7 +56,10 @@ def retrain(
     def learn(frames: Tensor) -> Model:
         if own is None:
             return held.layer.learnt(held.layer.entering(frames), held.truth, stay=stay, anew=anew)
-        made = own(frames, held.truth)
+        try:
+            made = own(frames, held.truth)
+        except Exception as error:
+            raise InputError(f"retrain: your own fit cannot be run: {kind_and_line(error)}.") from error
         if not isinstance(made, Model):
             raise InputError(f"retrain: fit must give a whylens.Model. Got {type(made).__name__}.")
         return made
